@@ -1,0 +1,104 @@
+"""What a cell is: one step of a recurrence, the settings it keeps and the randomness it may ask for."""
+
+import dataclasses
+import inspect
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+
+class Cell(Protocol):
+    """One step `(params, carry, x) -> (carry, y)`, pure; a stochastic cell takes `rng` as fourth argument.
+
+    A plain function is a cell. The library's cells are frozen dataclasses called the same way, which add
+
+    * `in_size`, `out_size`: features of `x` and of `y`;
+    * `x_ndim`: how many axes of `x` are features (the axes before them are batch axes);
+    * `init(key, dtype=None) -> params`;
+    * `initial_carry(batch_shape=(), dtype=None, params=None) -> carry`.
+    """
+
+    def __call__(self, params: Any, carry: Any, x: Any, /) -> tuple[Any, Any]: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rng:
+    """Randomness as an input: a key and the absolute step `t` it is used at (0 is the first step of the input).
+
+    A cell draws noise that changes from step to step with `rng.per_step()`, and noise that one sequence keeps with
+    `rng.per_sequence()`. A wrapper hands `rng.child(i)` to its i-th part. Since nothing here depends on the carry,
+    the same key gives the same numbers whichever way the loop is run.
+    """
+
+    key: jax.Array
+    t: jax.Array
+
+    def per_step(self) -> jax.Array:
+        """The key of this step alone, `fold_in(key, t)`."""
+        return jax.random.fold_in(self.key, self.t)
+
+    def per_sequence(self) -> jax.Array:
+        """The key that every step of the sequence shares, `key`."""
+        return self.key
+
+    def child(self, index: int) -> "Rng":
+        """The randomness of a wrapper's part number `index`, `Rng(fold_in(key, index), t)`."""
+        return Rng(jax.random.fold_in(self.key, index), self.t)
+
+
+def rng_use(cell: Any) -> str:
+    """Whether a cell takes `rng`: "required", "optional" (it has a default) or "never"."""
+    stochastic = getattr(cell, "stochastic", None)
+    if stochastic is not None:
+        return "required" if stochastic else "never"
+    try:
+        parameters = list(inspect.signature(cell).parameters.values())
+    except (TypeError, ValueError):  # some callables have no signature to read
+        return "never"
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(by_place) > 3 and by_place[3].default is inspect.Parameter.empty:
+        return "required"
+    return "optional" if any(p.name == "rng" for p in parameters[3:]) else "never"
+
+
+def call(cell: Any, params: Any, carry: Any, x: Any, rng: Rng | None) -> tuple[Any, Any]:
+    """One step of a cell, with `rng` handed on only to a cell that takes it."""
+    if rng is None or rng_use(cell) == "never":
+        return cell(params, carry, x)
+    return cell(params, carry, x, rng=rng) if _by_name(cell) else cell(params, carry, x, rng)
+
+
+def _by_name(cell: Any) -> bool:
+    try:
+        parameter = inspect.signature(cell).parameters.get("rng")
+    except (TypeError, ValueError):
+        return False
+    return parameter is not None and parameter.kind is parameter.KEYWORD_ONLY
+
+
+def settle(cell: Any, **convert: Any) -> None:
+    """For `__post_init__`: bring the named fields to one form and refuse arrays, so that equal cells compare equal.
+
+    `settle(self, dt=float, in_size=operator.index)`. A cell is a static argument of compiled functions, therefore
+    its fields must hash; arrays are what `params` are for.
+    """
+    for field in dataclasses.fields(cell):
+        value = getattr(cell, field.name)
+        if isinstance(value, jax.Array | np.ndarray):
+            raise TypeError(
+                f"`{type(cell).__name__}` keeps settings, not arrays; field `{field.name}` is an array of shape "
+                f"{value.shape} and type {value.dtype}. Put it in params, or write a Python number."
+            )
+        if field.name in convert:
+            value = convert[field.name](value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        object.__setattr__(cell, field.name, value)
+
+
+def name_of(cell: Any) -> str:
+    """How messages call a cell: a function's name, a library cell as it prints."""
+    return getattr(cell, "__name__", None) or repr(cell)
