@@ -19,9 +19,9 @@ def examples():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         blocks = list(BLOCK.finditer(text))
-        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        for place, block in enumerate(blocks):
             if block[1] == "python":
-                printed = after[2] if after is not None and after[1] == "text" else None
+                printed = next((after[2] for after in blocks[place + 1 : place + 2] if after[1] == "text"), None)
                 yield pytest.param(block[2], printed, id=f"{page.name}:{text[: block.start()].count(chr(10)) + 1}")
 
 
