@@ -1,0 +1,215 @@
+"""Compiled programs of eager calls, kept by what the cell *is*, without keeping dead closures alive.
+
+A library cell is a frozen dataclass, so equal cells share a program. A function is known by identity and held weakly; when
+it dies its programs go too. A program has the arrays and numbers that its function closes over built in, so they are
+remembered as well (weakly), and a function whose surroundings changed is compiled anew; `jax.jit` and `lax.scan` would
+go on with the old values. A function that closes over traced values is never cached.
+"""
+
+import dataclasses
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import jax
+
+
+_MOST_PROGRAMS = 512
+_FRESH_CLOSURES = 8
+
+_programs: dict[Hashable, "_Program"] = {}
+_known: set[Hashable] = set()
+_fresh: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
+_lock = threading.RLock()
+
+
+class _Program:
+    """`jax.jit` of `run(cell, options, *arrays)` that holds the cell during a call only."""
+
+    def __init__(self, run: Callable[..., Any], options: Hashable, surroundings: tuple[Any, ...]):
+        self.surroundings = surroundings
+        self._cell = threading.local()
+        self._jitted = jax.jit(lambda *arrays: run(self._cell.value, options, *arrays))
+
+    def __call__(self, cell: Any, *arrays: Any) -> Any:
+        outer = getattr(self._cell, "value", None)  # a cell may itself scan with an equal cell
+        self._cell.value = cell
+        try:
+            return self._jitted(*arrays)
+        finally:
+            self._cell.value = outer
+
+
+def run_cached(run: Callable[..., Any], cell: Any, options: Hashable, *arrays: Any) -> Any:
+    """`run(cell, options, *arrays)`, compiled once for equal cells, options and shapes."""
+    functions = list(_functions(cell))
+    surroundings = tuple(part for function in functions for part in _surroundings(function))
+    key = _key(cell)
+    if key is None or any(isinstance(part, jax.core.Tracer) for part in surroundings):
+        return run(cell, options, *arrays)
+    key = (run, key, options)
+    with _lock:
+        program = _programs.get(key)
+        if program is None or not _same(program.surroundings, surroundings):
+            changed = program is not None
+            if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
+                _warn_of_fresh(functions, changed)
+            program = _programs[key] = _Program(run, options, tuple(_remember(part) for part in surroundings))
+            while len(_programs) > _MOST_PROGRAMS:
+                del _programs[next(iter(_programs))]
+    return program(cell, *arrays)
+
+
+def _key(cell: Any) -> Hashable | None:
+    """Equal for cells that are equal; functions and other objects by weak reference. None if that cannot be had."""
+    if dataclasses.is_dataclass(cell) and not isinstance(cell, type):
+        parts = tuple(_key(getattr(cell, field.name)) for field in dataclasses.fields(cell))
+        return None if None in parts else (type(cell), parts)
+    if isinstance(cell, tuple):
+        parts = tuple(_key(part) for part in cell)
+        return None if None in parts else parts
+    if isinstance(cell, types.MethodType):
+        owner = _weak(cell.__self__)
+        return None if owner is None else (cell.__func__, owner)
+    if callable(cell) and not isinstance(cell, type):
+        return _weak(cell)
+    try:
+        hash(cell)
+    except TypeError:
+        return None
+    return (type(cell), cell)  # 1 and 1.0 and True are equal, and not the same setting
+
+
+class _Identity(weakref.ref):
+    """A weak reference that compares by identity, whatever the object's own `==` says."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, thing: Any, callback: Callable[[Any], None]):
+        super().__init__(thing, callback)
+        self._id = id(thing)
+
+    def __hash__(self) -> int:
+        return self._id
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Identity) and self() is not None and self() is other())
+
+
+def _weak(thing: Any) -> Hashable | None:
+    try:
+        return _Identity(thing, _forget)
+    except TypeError:
+        return None
+
+
+def _forget(dead: Any) -> None:
+    """Drops the programs of a function that has died."""
+
+    def holds(part: Any) -> bool:
+        return part is dead or (isinstance(part, _Identity) and part() is None) or (
+            isinstance(part, tuple) and any(holds(p) for p in part)
+        )  # fmt: skip
+
+    with _lock:
+        for key in [key for key in _programs if holds(key)]:
+            _programs.pop(key, None)
+        _known.discard(dead)
+
+
+def _functions(cell: Any) -> Iterator[Any]:
+    """The user's functions that a cell is or is made of."""
+    if dataclasses.is_dataclass(cell) and not isinstance(cell, type):
+        for field in dataclasses.fields(cell):
+            yield from _functions(getattr(cell, field.name))
+    elif isinstance(cell, tuple):
+        for part in cell:
+            yield from _functions(part)
+    elif callable(cell) and not isinstance(cell, type):
+        yield cell
+
+
+def _surroundings(function: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """What a function reads from outside itself: closed-over values, globals, defaults, attributes of its object.
+
+    Containers are opened; of the functions it calls, those of its own module are followed.
+    """
+    seen = set() if seen is None else seen
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    if isinstance(function, types.MethodType):
+        yield from jax.tree.leaves(vars(function.__self__) if hasattr(function.__self__, "__dict__") else None)
+        function = function.__func__
+    if hasattr(function, "func") and hasattr(function, "args"):  # functools.partial
+        yield from jax.tree.leaves((function.args, function.keywords))
+        function = function.func
+    function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, types.FunctionType):
+        if hasattr(function, "__dict__") and callable(function):
+            yield from jax.tree.leaves(vars(function))
+        return
+    values = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+    values += [function.__globals__[n] for n in _names(function.__code__) if n in function.__globals__]
+    values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for value in jax.tree.leaves(values):
+        yield value
+        if isinstance(value, types.FunctionType) and value.__globals__ is function.__globals__:
+            yield from _surroundings(value, seen)
+        elif isinstance(value, types.MethodType):
+            yield from _surroundings(value, seen)
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  an empty cell raises here
+    except ValueError:
+        return False
+    return True
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
+    return [*code.co_names, *inner]
+
+
+def _remember(part: Any) -> Any:
+    if isinstance(part, int | float | complex | str | bytes | type(None)):
+        return part
+    try:
+        return weakref.ref(part)
+    except TypeError:
+        return part
+
+
+def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+    if len(before) != len(now):
+        return False
+    for a, b in zip(before, now, strict=True):
+        if isinstance(a, weakref.ref) and a is not b:
+            a = a()
+        if a is not b and not (type(a) is type(b) and isinstance(a, int | float | complex | str | bytes) and a == b):
+            return False
+    return True
+
+
+def _warn_of_fresh(functions: list[Any], changed: bool) -> None:
+    """Says once that a function made anew for every call is compiled anew for every call."""
+    for function in functions:
+        plain = getattr(function, "func", function)
+        code = getattr(getattr(plain, "__func__", plain), "__code__", None)
+        identity = _key(function)
+        if code is None or (identity in _known and not changed):
+            continue
+        _known.add(identity)
+        _fresh[code] = _fresh.get(code, 0) + 1
+        if _fresh[code] == _FRESH_CLOSURES:
+            warnings.warn(
+                f"`{plain.__name__}` ({code.co_filename}:{code.co_firstlineno}) has been compiled {_FRESH_CLOSURES} "
+                "times: each call brings a new function object, or what it closes over has changed. Define the cell "
+                "once, outside the loop, and pass what changes in params; or put `jax.jit` around the whole computation.",
+                stacklevel=5,
+            )

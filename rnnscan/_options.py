@@ -1,0 +1,110 @@
+"""The options of `scan`: which method honours which, and what is said about the others."""
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import SequenceError
+
+
+METHODS = ("sequential", "unrolled", "reference")
+"""Ways to run the loop: one compiled step repeated, a static graph of all steps, or a plain Python loop."""
+
+METHODS_TO_COME = ("associative", "newton", "auto")
+
+HONOURED: dict[str, tuple[str, ...]] = {
+    "n_steps": METHODS,
+    "lengths": METHODS,
+    "mask": METHODS,
+    "resets": METHODS,
+    "reset_carry": METHODS,
+    "reverse": METHODS,
+    "time_axis": METHODS,
+    "masked_output": METHODS,
+    "outputs": METHODS,
+    "unroll": ("sequential",),
+    "remat": (),
+    "optimize": METHODS,
+    "key": METHODS,
+    "progress": METHODS,
+    "debug": METHODS,
+}
+"""Option -> the methods that honour it. Any other combination raises; the docs and the law tests read this table."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that shape the compiled program; those that are data (lengths, mask, key ...) are not here."""
+
+    n_steps: int | None = None
+    reverse: bool = False
+    time_axis: int = 0
+    masked_output: str = "zero"
+    outputs: str = "all"
+    unroll: int | bool = 1
+    method: str = "sequential"
+    progress: bool = False
+    debug: bool = False
+
+
+def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
+    """Checks each option as the user gave it and the combinations among them."""
+    _one_of("method", given["method"], METHODS, METHODS_TO_COME)
+    _one_of("masked_output", given["masked_output"], ("zero", "hold"))
+    _one_of("outputs", given["outputs"], ("all", "last", "none"))
+    for name in ("reverse", "progress", "debug"):
+        if not isinstance(given[name], bool):
+            raise TypeError(f"`{name}` must be True or False, got {given[name]!r}")
+    if remat is not None:
+        raise NotImplementedError(
+            f"`remat={remat!r}` comes in a later release. Until then `remat=None` works, and `jax.checkpoint` around "
+            "your cell recomputes each step in the backward pass."
+        )
+    if not isinstance(optimize, bool):
+        raise NotImplementedError(
+            f"`optimize={optimize!r}`: choosing rewrites by name comes in a later release. Until then True and False "
+            "work, and both run the loop as written."
+        )
+    given["n_steps"] = _whole("n_steps", given["n_steps"], optional=True)
+    given["time_axis"] = _whole("time_axis", given["time_axis"])
+    given["unroll"] = _unroll(given["unroll"], given["method"])
+    return Options(**given)
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...], later: tuple[str, ...] = ()) -> None:
+    if isinstance(value, str) and value in allowed:
+        return
+    choices = ", ".join(repr(choice) for choice in allowed)
+    if isinstance(value, str) and value in later:
+        raise NotImplementedError(f"`{name}={value!r}` comes in a later release. Until then {choices} work.")
+    raise ValueError(f"`{name}` must be one of {choices}; got {value!r}")
+
+
+def _whole(name: str, value: Any, optional: bool = False) -> int | None:
+    if value is None and optional:
+        return None
+    if isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an int, got {value!r}")
+    try:
+        whole = operator.index(value)
+    except Exception as error:
+        hint = ""
+        if type(value).__name__.endswith("Tracer"):
+            hint = ": it is a traced value, and the number of steps is part of the compiled program. Use `lengths=` "
+            hint += "for the number of valid steps of each row"
+        raise TypeError(f"`{name}` must be an int, got {value!r}{hint}") from error
+    if whole < 0:
+        raise SequenceError(f"`{name}` must be >= 0, got {whole}")
+    return whole
+
+
+def _unroll(value: Any, method: str) -> int | bool:
+    if value is not True:
+        value = operator.index(value) if isinstance(value, int) else _whole("unroll", value)
+        if value < 1:
+            raise ValueError(f"`unroll` must be an int >= 1, or True for all steps; got {value}")
+    if (value is True or value != 1) and method not in HONOURED["unroll"]:
+        raise ValueError(
+            f'`unroll={value}` goes with method="sequential"; method="{method}" writes out every step already.'
+        )
+    return value

@@ -1,0 +1,34 @@
+"""Which outputs of the loop are kept: the last one of each row, or none."""
+
+from typing import Any
+
+from .. import _tree
+from .._loop import Loop
+
+
+def last_output(loop: Loop) -> Loop:
+    """Keeps the output of the step just done in the state, so that nothing of length T is stored.
+
+    A masked loop holds its output (`masking(..., hold=True)`), hence the last step's output is each row's last valid
+    one. No step at all gives zeros.
+    """
+
+    def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
+        return loop.step(params, state[0], inputs, t), None
+
+    return loop.wrap(
+        step=step,
+        state=(loop.state, _tree.zeros_like(loop.output)),
+        output=None,
+        carry_of=lambda state: loop.carry_of(state[0]),
+        finish=lambda state, outputs: (loop.finish(state[0], None)[0], state[1]),
+    )
+
+
+def no_output(loop: Loop) -> Loop:
+    """Drops every output."""
+
+    def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
+        return loop.step(params, state, inputs, t)[0], None
+
+    return loop.wrap(step=step, output=None)
