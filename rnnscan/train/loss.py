@@ -1,0 +1,194 @@
+"""Losses of padded sequences: what lies in the padding touches neither their value nor their gradient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .._errors import LengthError, SequenceError
+from .._tree import describe, is_concrete
+from ._checks import check_count
+
+
+def masked_mean(
+    values: Any, *, lengths: Any = None, mask: Any = None, time_axis: int = 0, with_count: bool = False
+) -> Any:
+    """The mean over valid steps, `sum_{t,b} valid_{tb} values_{tb} / count`, and 0 where no step is valid.
+
+    Shapes: `values` `(T, *batch, ...)` with time on `time_axis`; `lengths` (ints) `(*batch,)`, row b being valid at
+    steps 0 .. lengths[b]-1; or `mask` (bools) `(T, *batch)`, True where a step counts, time on `time_axis` too. Axes
+    of `values` after the batch axes are features and averaged as well. With neither, every step is valid.
+    NaN in padding changes nothing; NaN in a valid step makes the mean NaN. Whole numbers and bools are averaged as
+    floats, so that `masked_mean(predicted == labels, lengths=lengths)` is an accuracy.
+
+    Returns the mean, in the dtype of `values`; with `with_count=True`, `(mean, count)`, count (int32) being the number
+    of valid steps, with which means of several batches can be combined.
+    Lengths that cannot be looked at (under `jax.jit`) are clipped to [0, T].
+    Raises: `LengthError` (shape, or a value outside [0, T]), `SequenceError` (mask's shape), TypeError (dtypes),
+    ValueError (both given).
+    """
+    values = _array(values, "values")
+    valid = _valid(values.shape, lengths, mask, time_axis, "values")
+    return _mean(values, valid, time_axis, with_count)
+
+
+def masked_cross_entropy(
+    logits: Any,
+    labels: Any,
+    *,
+    lengths: Any = None,
+    mask: Any = None,
+    time_axis: int = 0,
+    with_count: bool = False,
+) -> Any:
+    """The mean over valid steps of `-log softmax(logits)[label]`, in nats; arguments and errors as in `masked_mean`.
+
+    Shapes: `logits` `(T, *batch, n_classes)`, `labels` (ints) `(T, *batch)`; without `lengths` and `mask` any leading
+    axes, such as `(batch, n_classes)` and `(batch,)`. The loss is optax's
+    `softmax_cross_entropy_with_integer_labels`; labels and logits in padding are replaced before it.
+    Labels are in [0, n_classes): others raise ValueError, or, where they cannot be looked at (under `jax.jit`), make
+    the loss NaN. To leave out steps marked by -1, write `mask=labels >= 0`.
+    """
+    logits, labels = _array(logits, "logits"), _array(labels, "labels")
+    _check_labels_type(logits, labels)
+    n_classes = logits.shape[-1]
+    valid = _valid(labels.shape, lengths, mask, time_axis, "labels")
+    seen = jnp.ones(labels.shape, bool) if valid is None else _spread(valid, labels.shape, time_axis)
+    in_range = (labels >= 0) & (labels < n_classes)
+    _check_labels(labels, seen & ~in_range, n_classes)
+    clean = jnp.where(seen & in_range, labels, 0)
+    logits = jnp.where(seen[..., None], logits, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, clean)
+    return _mean(jnp.where(in_range, losses, jnp.nan), valid, time_axis, with_count)
+
+
+def masked_squared_error(
+    prediction: Any,
+    target: Any,
+    *,
+    lengths: Any = None,
+    mask: Any = None,
+    time_axis: int = 0,
+    with_count: bool = False,
+) -> Any:
+    """The mean over valid steps (and features) of `(prediction - target)^2`; arguments and errors as in `masked_mean`.
+
+    Shapes: both `(T, *batch, ...)`, and equal: `(batch, 1)` against `(batch,)` raises instead of broadcasting. Both
+    have one real floating-point dtype. The loss is `optax.squared_error`; both are replaced by 0 in padding before it.
+    """
+    prediction, target = _array(prediction, "prediction"), _array(target, "target")
+    if prediction.shape != target.shape:
+        raise SequenceError(
+            f"`masked_squared_error` needs equal shapes, got prediction {prediction.shape} and target {target.shape}."
+        )
+    if prediction.dtype != target.dtype or not jnp.issubdtype(prediction.dtype, jnp.floating):
+        raise TypeError(
+            "`masked_squared_error` needs prediction and target of one real floating-point dtype, got "
+            f"{prediction.dtype} and {target.dtype}. Write `target.astype(prediction.dtype)`."
+        )
+    valid = _valid(prediction.shape, lengths, mask, time_axis, "prediction")
+    if valid is not None:
+        everywhere = _spread(valid, prediction.shape, time_axis)
+        prediction, target = jnp.where(everywhere, prediction, 0), jnp.where(everywhere, target, 0)
+    return _mean(optax.squared_error(prediction, target), valid, time_axis, with_count)
+
+
+def _array(value, name):
+    if isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
+        return jnp.asarray(value)
+    raise TypeError(f"`{name}` must be an array, got {describe(value)}. Write `jnp.asarray(...)`.")
+
+
+def _mean(values, valid, time_axis, with_count):
+    """The mean of values where valid, and 0 of nothing; padding is replaced before it is summed."""
+    dtype = values.dtype if jnp.issubdtype(values.dtype, jnp.inexact) else jnp.asarray(0.0).dtype
+    if valid is None:
+        n_elements = jnp.asarray(values.size)
+        count = jnp.asarray(values.size, jnp.int32)
+    else:
+        values = jnp.where(_spread(valid, values.shape, time_axis), values, jnp.zeros((), values.dtype))
+        count = jnp.sum(valid, dtype=jnp.int32)
+        n_elements = count * (values.size // max(valid.size, 1))
+    wide = jnp.promote_types(dtype, jnp.float32)  # a bfloat16 sum of ones would stop at 256
+    mean = jnp.sum(values, dtype=wide) / jnp.maximum(n_elements, 1).astype(wide)
+    return (mean.astype(dtype), count) if with_count else mean.astype(dtype)
+
+
+def _spread(valid, shape, time_axis):
+    """The `(T, *batch)` array `valid` with time put on its axis, and broadcast over the features."""
+    valid = jnp.moveaxis(valid, 0, time_axis)
+    return jnp.broadcast_to(valid.reshape(valid.shape + (1,) * (len(shape) - valid.ndim)), shape)
+
+
+def _valid(shape, lengths, mask, time_axis, name):
+    """Which steps count, bool `(T, *batch)`, or None for all of them."""
+    if lengths is None and mask is None:
+        return None
+    if lengths is not None and mask is not None:
+        raise ValueError("give lengths or mask, not both.")
+    time_axis = check_count(time_axis, "time_axis")
+    if time_axis >= len(shape):
+        raise SequenceError(f"`{name}` has shape {shape}: there is no axis {time_axis} for time.")
+    batch = shape[:time_axis] + shape[time_axis + 1 :]
+    if mask is not None:
+        return _valid_of_mask(_array(mask, "mask"), shape, batch, time_axis)
+    lengths = _array(lengths, "lengths")
+    _check_lengths(lengths, batch, shape[time_axis])
+    if lengths.dtype.itemsize < 4:  # so that T fits the type
+        lengths = lengths.astype(jnp.int32)
+    steps = jnp.arange(shape[time_axis], dtype=lengths.dtype)
+    return steps.reshape((-1,) + (1,) * lengths.ndim) < lengths
+
+
+def _valid_of_mask(mask, shape, batch, time_axis):
+    whole_number = jnp.issubdtype(mask.dtype, jnp.integer)
+    if whole_number and mask.ndim == 1 and mask.shape == batch[:1]:
+        raise SequenceError(f"`mask` is {describe(mask)}, which looks like lengths: pass lengths=.")
+    if mask.dtype != bool:
+        raise TypeError(f"`mask` must be bool, got {mask.dtype}; use mask > 0.")
+    n_axes = max(mask.ndim, time_axis + 1)
+    if mask.shape != shape[:n_axes]:
+        want = shape[: max(mask.ndim, 2)]
+        transposed = " It looks like (B, T): pass mask.T." if mask.ndim == 2 and mask.shape[::-1] == want else ""
+        axes = ", ".join(["B", "T"] if time_axis == 1 else ["T", "B"])
+        raise SequenceError(f"`mask` has shape {mask.shape}, expected ({axes}) = {want}.{transposed}")
+    return jnp.moveaxis(mask, time_axis, 0)
+
+
+def _check_lengths(lengths, batch, n_steps):
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"`lengths` must be integers, got {lengths.dtype}.")
+    if lengths.shape != batch[: lengths.ndim] or (batch and not lengths.ndim):
+        raise LengthError(f"`lengths` has shape {lengths.shape}, expected (B,) = {batch[: max(lengths.ndim, 1)]}.")
+    if is_concrete(lengths):
+        seen = np.asarray(lengths)
+        for index in np.argwhere((seen < 0) | (seen > n_steps))[:1]:
+            at, value = ", ".join(map(str, index)), seen[tuple(index)]
+            wrong = "is negative" if value < 0 else f"exceeds T = {n_steps}"
+            raise LengthError(f"`lengths[{at}]` = {value} {wrong}.")
+
+
+def _check_labels_type(logits, labels):
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"`labels` must be integers, the numbers of the classes; got {labels.dtype}. For a distribution over "
+            "classes use `optax.softmax_cross_entropy` and `rs.train.masked_mean`."
+        )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"`logits` must be floating-point, got {logits.dtype}.")
+    if logits.shape[:-1] != labels.shape or logits.ndim == 0:
+        raise SequenceError(
+            f"`logits` has shape {logits.shape} and `labels` {labels.shape}; expected labels {logits.shape[:-1]}, "
+            "one for each row of logits."
+        )
+
+
+def _check_labels(labels, wrong, n_classes):
+    if not is_concrete(labels, wrong):
+        return
+    for index in np.argwhere(np.asarray(wrong))[:1]:
+        place = tuple(int(i) for i in index)
+        at = f" at index {place[0] if len(place) == 1 else place}" if place else ""
+        raise ValueError(f"`labels` must be in [0, {n_classes}), found {np.asarray(labels)[place]}{at}.")
