@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax.numpy as jnp
-
 from .._errors import NonFiniteError
 
 
@@ -46,8 +44,8 @@ class Judge:
 def _metrics(result):
     """What `evaluate` returned as a dict of floats."""
     values = result if isinstance(result, dict) else {"value": result}
-    wrong = [name for name, value in values.items() if not isinstance(value, int | float) and jnp.shape(value) != ()]
-    if not values or wrong or result is None or "step" in values:
+    scalar = lambda value: isinstance(value, int | float) or getattr(value, "shape", None) == ()
+    if not values or not all(map(scalar, values.values())) or "step" in values:
         raise TypeError(
             f"`evaluate` must return a float or a dict of floats (none of them called 'step'), got {result!r}."
         )

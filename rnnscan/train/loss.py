@@ -111,7 +111,7 @@ def _mean(values, valid, time_axis, with_count):
         values = jnp.where(_spread(valid, values.shape, time_axis), values, jnp.zeros((), values.dtype))
         count = jnp.sum(valid, dtype=jnp.int32)
         n_elements = count * (values.size // max(valid.size, 1))
-    wide = jnp.promote_types(dtype, jnp.float32)  # a bfloat16 sum of ones would stop at 256
+    wide = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype  # a bfloat16 sum of ones would stop at 256
     mean = jnp.sum(values, dtype=wide) / jnp.maximum(n_elements, 1).astype(wide)
     return (mean.astype(dtype), count) if with_count else mean.astype(dtype)
 

@@ -85,7 +85,7 @@ def make_update(loss: Loss, optimizer: Any, clip_norm: float | None) -> tuple[Ca
         grads = jax.tree.map(jnp.conj, grads)
         extra = {"value": value, "grad": grads, "value_fn": lambda p: value_and_aux(p)[0]}
         with _optax_rules():
-            grad_norm = optax.global_norm(grads)
+            grad_norm = optax.tree.norm(grads)
             clipped, _ = clip.update(grads, clip.init(params), params)
             updates, new_state = optimizer.update(clipped, opt_state, params, **extra)
             new = (optax.apply_updates(params, updates), new_state)
