@@ -9,6 +9,8 @@ import numpy as np
 
 from . import _tree
 from ._errors import CarryError, CellOutputError, LengthError, SequenceError
+from ._inputs import is_value
+from ._notes import explain
 from ._types import name_of
 
 
@@ -68,7 +70,7 @@ def _trace(step: Callable[[Any, Any], Any], cell: Any, params: Any, carry: Any, 
         out = step(carry, x)
         _check_pair(cell, out, carry)
         for name, leaf in _tree.named_leaves("y", out[1]) + _tree.named_leaves("carry", out[0]):
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(leaf, int | float | complex):
+            if not is_value(leaf):
                 raise CellOutputError(
                     f"cell `{name_of(cell)}` returned `{name}` = {leaf!r} ({type(leaf).__name__}), "
                     "which is neither an array nor a number."
@@ -80,31 +82,20 @@ def _trace(step: Callable[[Any, Any], Any], cell: Any, params: Any, carry: Any, 
     except (CarryError, CellOutputError):
         raise
     except Exception as error:
-        _explain(error, cell, params, carry, x)
+        explain(error, cell, params, carry, x)
         raise
-
-
-def _explain(error: Exception, cell: Any, params: Any, carry: Any, x: Any) -> None:
-    name = name_of(cell)
-    if isinstance(error, KeyError) and isinstance(params, dict) and error.args and error.args[0] not in params:
-        error.add_note(f"params passed to cell `{name}` has keys {sorted(map(str, params))}; it read {error.args[0]!r}")
-    if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError):
-        error.add_note(
-            "Values inside a cell are traced, not known: use `jnp.where` or `jax.lax.cond` for `if`, and `jnp.tanh` for `np.tanh`."
-        )
-    given = [f"{n}: {_tree.describe(leaf)}" for root, tree in (("x", x), ("carry", carry), ("params", params))
-             for n, leaf in _tree.named_leaves(root, tree)]  # fmt: skip
-    more = f", and {len(given) - 12} more leaves" if len(given) > 12 else ""
-    error.add_note(f"raised while tracing one step of cell `{name}`, which received {', '.join(given[:12])}{more}")
 
 
 def _check_pair(cell: Any, out: Any, carry: Any) -> None:
     name, form = name_of(cell), "a cell must return (carry, y)"
+    if out is None:
+        raise CellOutputError(f"cell `{name}`: {form}, got None. Does it end with `return carry, y`?")
     if not isinstance(out, tuple | list):
         hint = " If it has no output write: `return carry, None`." if hasattr(out, "shape") else ""
         raise CellOutputError(f"cell `{name}`: {form}, got one {_what(out)}.{hint}")
     if len(out) != 2:
-        raise CellOutputError(f"cell `{name}`: {form}, got a {type(out).__name__} of {len(out)}.")
+        hint = " A carry of several parts is one tuple: `return (h, c), y`." if len(out) > 2 else ""
+        raise CellOutputError(f"cell `{name}`: {form}, got a {type(out).__name__} of {len(out)}.{hint}")
     if out[0] is None and jax.tree.leaves(carry):
         raise CellOutputError(f"cell `{name}` returned None as its carry; {form}.")
 
@@ -112,7 +103,7 @@ def _check_pair(cell: Any, out: Any, carry: Any) -> None:
 def _what(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"array {_tree.describe(value)}"
-    return "None" if value is None else f"{type(value).__name__} ({value!r})"
+    return f"dict with keys {sorted(map(str, value))}" if isinstance(value, dict) else f"{type(value).__name__}"
 
 
 def _fits(carry: Any, other: Any) -> bool:
@@ -135,6 +126,11 @@ def _check_structure(cell: Any, before: Any, after: Any, y: Any) -> None:
     if not jax.tree.leaves(before) and not jax.tree.leaves(after):
         return  # no carry at all, written as None, () or {}
     difference = "; ".join(_differences(before, after))
+    if before is None:
+        raise CarryError(
+            f"cell `{name_of(cell)}` was given no carry (None) and returned {_kind(after)}. Give `scan` the carry to "
+            "start from, `carry=jnp.zeros(...)`; a function without one is a map, and returns `(None, y)`."
+        )
     raise CarryError(
         f"cell `{name_of(cell)}` returned a carry with a different structure: {difference}. "
         f"Return the carry in the structure you were given.{_swapped(before, y)}"
@@ -171,17 +167,32 @@ def _check_leaves(cell: Any, params: Any, before: Any, after: Any, y: Any) -> No
     for (leaf, a), b in zip(_tree.named_leaves("carry", before), jax.tree.leaves(after), strict=True):
         went, came = _tree.describe(a), _tree.describe(b)
         if a.shape != b.shape:
-            hint = f"start from `jnp.zeros({b.shape})`" if a.shape == () else "did the cell concatenate x into it?"
-            if a.ndim == b.ndim and any(i == 1 != j for i, j in zip(a.shape, b.shape, strict=True)):
-                hint = f"broadcast it first with `jnp.broadcast_to(carry, {b.shape})`"
+            hint = _shape_hint(leaf, a.shape, b.shape)
             raise CarryError(
                 f"cell `{name}`: `{leaf}` went in as {went} and came out as {came} ({hint}).{_swapped(before, y)}"
             )
         if a.dtype != b.dtype:
             raise CarryError(
                 f"cell `{name}`: `{leaf}` is {a.dtype} but the cell returns {b.dtype} "
-                f"({went} went in, {came} came out). {_way_out(a, b, params)}{_swapped(before, y)}"
+                f"({went} went in, {came} came out). {_way_out(a, b, params)}"
             )
+
+
+def _shape_hint(leaf: str, before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    """The likely cause of a carry that changed its shape."""
+    if before == ():
+        return f"start from `jnp.zeros({after})`"
+    if len(after) < len(before):
+        return "did the cell sum over an axis of it, or index into it?"
+    if all(
+        i in (1, j) for i, j in zip(before[::-1], after[::-1], strict=False)
+    ):  # NumPy would broadcast one to the other
+        if len(after) > len(before):
+            return f"x has axes that it lacks: start from `jnp.broadcast_to({leaf}, {after})` if these are batch axes"
+        return f"broadcast it first with `jnp.broadcast_to({leaf}, {after})`"
+    if sum(after) > sum(before):
+        return "did the cell concatenate x into it?"
+    return "did the cell cut a part out of it?"
 
 
 def _way_out(before: Struct, after: Struct, params: Any) -> str:
@@ -189,7 +200,8 @@ def _way_out(before: Struct, after: Struct, params: Any) -> str:
         cause = next((n for n, leaf in _tree.named_leaves("params", params) if _dtype(leaf) == after.dtype), None)
         because = f"That is because `{cause}` is {after.dtype}. " if cause else ""
         return (
-            f"{because}Cast the result with `.astype(carry.dtype)`, or cast params, or start from a {after.dtype} carry."
+            f"{because}Cast the result with `.astype(carry.dtype)`, or cast params, or start from a {after.dtype} "
+            "carry."
         )
     if jnp.issubdtype(after.dtype, jnp.floating):
         return f"Start from a float: `jnp.zeros({before.shape}, jnp.{after.dtype})`, or the Python number 0.0."
@@ -207,6 +219,7 @@ def check_rows(batch: tuple[int, ...], source: str, **trees: Any) -> None:
             if leaf.shape[: len(batch)] != batch:
                 error = LengthError if source == "lengths" else SequenceError
                 raise error(
-                    f"`{name}` has shape {leaf.shape}, but `{source}` defines the batch axes {batch}, and every leaf of "
-                    "carry and y must start with exactly those. Give that leaf these axes, or leave it out of the carry."
+                    f"`{name}` has shape {leaf.shape}, but `{source}` defines the batch axes {batch}, and every leaf "
+                    "of carry and y must start with exactly those. Give it these axes, `jnp.broadcast_to(value, "
+                    f"{(*batch, *leaf.shape)})` for one value that all rows share, or leave it out."
                 )

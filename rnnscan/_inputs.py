@@ -14,12 +14,45 @@ from . import _tree
 from ._errors import LengthError, SequenceError
 
 
+def is_value(leaf: Any) -> bool:
+    """Whether a leaf is a number, or an array of numbers, bools or PRNG keys."""
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return isinstance(leaf, int | float | complex)
+    kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+    return any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
+
+
 def check_arrays(**trees: Any) -> None:
     """Every leaf is an array or a number; names the first that is not."""
     for root, tree in trees.items():
         for name, leaf in _tree.named_leaves(root, tree):
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(leaf, int | float | complex):
-                raise TypeError(f"`{name}` must be an array or a number, got {leaf!r} ({type(leaf).__name__})")
+            if is_value(leaf):
+                continue
+            hint = ""
+            if isinstance(leaf, np.ndarray):
+                came = f"a NumPy array of dtype {leaf.dtype}"
+                if leaf.dtype == object and root == "xs":
+                    hint = ". Rows of different lengths become one array and `lengths` with `rs.train.pad`"
+            else:
+                came = f"{_shown(leaf)} ({type(leaf).__name__})"
+                if hasattr(leaf, "__next__"):
+                    hint = f". Collect it first: `jnp.asarray(list({name}))`"
+            raise TypeError(f"`{name}` must be an array or a number, got {came}{hint}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _as_array(name: str, value: Any, expected: str) -> jax.Array:
+    """An argument given as an array or as nested lists; TypeError if it cannot be an array."""
+    try:
+        if isinstance(value, list | tuple) and _tree.is_concrete(value):
+            return jnp.asarray(np.asarray(value) if value else np.zeros(0, np.int32))  # NumPy's empty list is float64
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be {expected}, got {_shown(value)} ({type(value).__name__})") from error
 
 
 def count_steps(xs: Any, n_steps: int | None, time_axis: int, mask: Any = None, resets: Any = None) -> int:
@@ -47,14 +80,17 @@ def _given(**named: Any) -> list[tuple[str, Any]]:
 
 
 def _no_time_axis(name: str, leaf: Any, time_axis: int, xs: Any) -> str:
-    if isinstance(xs, list | tuple) and all(isinstance(x, int | float | complex) for x in xs):
+    if name in ("mask", "resets") and jnp.ndim(leaf) == 0:
+        return f"`{name}` is a scalar, expected bool of shape (T, *batch): one value for each step."
+    if isinstance(xs, list | tuple) and all(isinstance(x, int | float | complex) for x in jax.tree.leaves(xs)):
         return (
-            f"`xs` is a {type(xs).__name__} of {len(xs)} numbers, which is a tree of {len(xs)} scalar sequences; "
-            f"did you mean `jnp.asarray({list(xs[:3])}...)`?"
+            f"`xs` is a {type(xs).__name__} of Python numbers, which is a tree of {len(jax.tree.leaves(xs))} scalar "
+            "sequences; did you mean `jnp.asarray(xs)`?"
         )
     if jnp.ndim(leaf) == 0:
         return (
-            f"`{name}` is a scalar; sequences need a time axis of length T. Use `x[None]` for one step, or pass it in params."
+            f"`{name}` is a scalar; sequences need a time axis of length T. Use `x[None]` for one step, or pass it in "
+            "params."
         )
     return f"`{name}` has shape {jnp.shape(leaf)}, which has no axis {time_axis} for time (`time_axis={time_axis}`)."
 
@@ -70,12 +106,16 @@ def _different_sizes(sizes: dict[str, int], name: str) -> str:
     )
 
 
-def check_lengths(lengths: Any, xs: Any, longest: int, time_axis: int) -> jax.Array:
+def check_lengths(lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: int = 0) -> jax.Array:
     """`lengths` as an int32 array; integers, of the batch shape, and within [0, longest] where they can be seen."""
-    lengths = jnp.asarray(lengths) if not isinstance(lengths, list | tuple) else jnp.asarray(np.asarray(lengths))
+    lengths = _as_array("lengths", lengths, "integers, one for each row")
+    if lengths.dtype == jnp.bool_:
+        raise TypeError(
+            f"`lengths` must be integers, got {_tree.describe(lengths)}; an array of bools is a mask: `mask=`"
+        )
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"`lengths` must be integers, got {lengths.dtype}; write `lengths.astype(jnp.int32)`")
-    check_batch("lengths", lengths.shape, xs, time_axis)
+        raise TypeError(f"`lengths` must be integers, got {lengths.dtype}; write `jnp.asarray(lengths, jnp.int32)`")
+    check_batch("lengths", lengths.shape, xs, time_axis, x_ndim)
     if _tree.is_concrete(lengths):
         values = np.asarray(lengths)
         wrong = np.argwhere((values < 0) | (values > longest))
@@ -84,39 +124,52 @@ def check_lengths(lengths: Any, xs: Any, longest: int, time_axis: int) -> jax.Ar
             where = f"lengths[{', '.join(map(str, at))}]" if at else "lengths"
             problem = f"exceeds T = {longest}" if values[at] > longest else "is negative"
             raise LengthError(f"`{where}` = {values[at]} {problem}; a row has between 0 and T valid steps.")
+    longest = min(longest, int(jnp.iinfo(lengths.dtype).max))  # T = 300 is no uint8
     return jnp.clip(lengths, 0, longest).astype(jnp.int32)
 
 
-def check_flags(name: str, flags: Any, xs: Any, n_steps: int | None, time_axis: int) -> jax.Array:
+def check_flags(
+    name: str, flags: Any, xs: Any, n_steps: int | None, time_axis: int, x_ndim: int = 0
+) -> jax.Array:  # fmt: skip
     """`mask` or `resets` as a bool array of shape (T, *batch), time on `time_axis`."""
-    flags = jnp.asarray(flags)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
-    rows = next((s[:time_axis] + s[time_axis + 1 :] for s in shapes if len(s) > time_axis), None)
+    flags = _as_array(name, flags, "bool of shape (T, *batch)")
+    shape = next((jnp.shape(leaf) for leaf in jax.tree.leaves(xs) if jnp.ndim(leaf) > time_axis), None)
+    rows = None if shape is None else _without(shape, time_axis)
     if flags.dtype != jnp.bool_:
-        if flags.ndim == 1 and jnp.issubdtype(flags.dtype, jnp.integer) and rows and flags.shape == rows[:1]:
+        if rows and flags.shape == rows[:1] != shape[:1] and not jnp.issubdtype(flags.dtype, jnp.complexfloating):
             raise SequenceError(
-                f"`{name}` is {_tree.describe(flags)}, one number for each of {rows[0]} rows, expected bool (T, *batch). "
-                "It looks like lengths: pass `lengths=`."
+                f"`{name}` is {_tree.describe(flags)}, one number for each of {rows[0]} rows, expected bool "
+                "(T, *batch). It looks like lengths: pass `lengths=`."
             )
         raise TypeError(f"`{name}` must be bool, got {flags.dtype}; use `{name} > 0`")
-    if rows is None or flags.ndim <= time_axis:
+    if shape is None or rows is None or flags.ndim <= time_axis:
         return flags  # count_steps speaks of a missing time axis
-    steps = next(s[time_axis] for s in shapes if len(s) > time_axis)
-    batch = flags.shape[:time_axis] + flags.shape[time_axis + 1 :]
+    steps, batch = shape[time_axis], _without(flags.shape, time_axis)
     fits_batch = len(rows) >= len(batch) and rows[: len(batch)] == batch
     long_enough = flags.shape[time_axis] == steps if n_steps is None else flags.shape[time_axis] >= n_steps
     if not fits_batch or not long_enough:
-        expected = list(rows[: len(batch)])
+        expected = list(_batch_of(rows, x_ndim, xs)[: len(batch)])
+        axes = _axes(len(expected), time_axis)
         expected.insert(time_axis, steps)
         hint = ""
-        if flags.ndim == 2 and flags.shape[::-1] == tuple(expected):
+        if flags.shape[::-1] == tuple(expected) != flags.shape:
             hint = f" It looks like {'(B, T)' if time_axis == 0 else '(T, B)'}: pass `{name}.T`."
-        elif flags.ndim == 1 and rows and flags.shape == rows[:1]:
-            hint = " It has one value for each row; if these are lengths, pass `lengths=`."
-        raise SequenceError(
-            f"`{name}` has shape {flags.shape}, expected {_axes(len(batch), time_axis)} = {tuple(expected)}.{hint}"
-        )
+        elif flags.shape == (*expected, 1):
+            hint = f" Drop its last axis: `{name}[..., 0]`."
+        elif flags.ndim == 1 and flags.shape == rows[:1]:
+            hint = f" It has one value for each row; `{name}` has one for each step (rows left out have length 0)."
+        raise SequenceError(f"`{name}` has shape {flags.shape}, expected {axes} = {tuple(expected)}.{hint}")
     return flags
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _batch_of(rows: tuple[int, ...], x_ndim: int, xs: Any) -> tuple[int, ...]:
+    """The batch axes in a shape without time, as far as the cell says which axes are features; for messages."""
+    one_leaf = len(jax.tree.leaves(xs)) == 1
+    return rows[: len(rows) - x_ndim] if one_leaf and len(rows) >= x_ndim else rows
 
 
 def _axes(n_batch: int, time_axis: int) -> str:
@@ -125,21 +178,22 @@ def _axes(n_batch: int, time_axis: int) -> str:
     return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
 
-def check_batch(name: str, batch: tuple[int, ...], xs: Any, time_axis: int) -> None:
+def check_batch(name: str, batch: tuple[int, ...], xs: Any, time_axis: int, x_ndim: int = 0) -> None:
     """Every leaf of xs, after time, starts with exactly the batch axes that `name` defines."""
     for leaf_name, leaf in _tree.named_leaves("xs", xs):
         shape = jnp.shape(leaf)
         if len(shape) <= time_axis:
             continue  # count_steps speaks of that
-        rows = shape[:time_axis] + shape[time_axis + 1 :]
-        if rows[: len(batch)] != batch:
-            error = LengthError if name == "lengths" else SequenceError
-            expected = rows[: len(batch)] if len(rows) >= len(batch) else rows
-            axes = "(B,)" if len(expected) == 1 else "batch axes"
-            raise error(
-                f"`{name}` has shape {batch}, expected {axes} = {tuple(expected)}: it defines the batch axes, and "
-                f"`{leaf_name}` has shape {shape} with time on axis {time_axis}."
-            )
+        rows = _without(shape, time_axis)
+        if rows[: len(batch)] == batch:
+            continue
+        expected = _batch_of(rows, x_ndim, xs)[: len(batch)]
+        axes = "(B,) = " if len(expected) == 1 else "batch axes " if expected else "no batch axes, "
+        hint = f" Drop its last axis: `{name}[..., 0]`." if batch == (*expected, 1) else ""
+        raise (LengthError if name == "lengths" else SequenceError)(
+            f"`{name}` has shape {batch}, expected {axes}{expected}: it defines the batch axes, and "
+            f"`{leaf_name}` has shape {shape} with time on axis {time_axis}.{hint}"
+        )
 
 
 def check_key(key: Any) -> None:
@@ -147,9 +201,21 @@ def check_key(key: Any) -> None:
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         shape = key.shape
-    elif dtype == jnp.uint32 and key.ndim >= 1:
+    elif dtype == jnp.uint32 and key.ndim >= 1 and _is_key_data(key):
         shape = key.shape[:-1]  # a legacy key keeps its words on the last axis
     else:
-        raise ValueError(f"`key` must be `jax.random.key(seed)`, got {type(key).__name__} {key!r}")
+        came = _tree.describe(key) if dtype is not None else f"{type(key).__name__} {_shown(key)}"
+        raise ValueError(f"`key` must be `jax.random.key(seed)`, got {came}")
     if shape != ():
-        raise ValueError(f"`key` must be one key, got an array of keys of shape {shape}; `scan` derives each step's own")
+        raise ValueError(
+            f"`key` must be one key, got an array of keys of shape {shape}; `scan` derives each step's own"
+        )
+
+
+def _is_key_data(key: Any) -> bool:
+    """Whether the words of a legacy key are as many as JAX's generator wants."""
+    try:
+        jax.eval_shape(jax.random.wrap_key_data, jax.ShapeDtypeStruct(key.shape, key.dtype))
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -4,6 +4,8 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ._errors import SequenceError
 
 
@@ -53,18 +55,18 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
     _one_of("masked_output", given["masked_output"], ("zero", "hold"))
     _one_of("outputs", given["outputs"], ("all", "last", "none"))
     for name in ("reverse", "progress", "debug"):
-        if not isinstance(given[name], bool):
-            raise TypeError(f"`{name}` must be True or False, got {given[name]!r}")
+        given[name] = _flag(name, given[name])
     if remat is not None:
         raise NotImplementedError(
             f"`remat={remat!r}` comes in a later release. Until then `remat=None` works, and `jax.checkpoint` around "
             "your cell recomputes each step in the backward pass."
         )
-    if not isinstance(optimize, bool):
+    if isinstance(optimize, str | tuple | list | set | frozenset):
         raise NotImplementedError(
             f"`optimize={optimize!r}`: choosing rewrites by name comes in a later release. Until then True and False "
             "work, and both run the loop as written."
         )
+    _flag("optimize", optimize)
     given["n_steps"] = _whole("n_steps", given["n_steps"], optional=True)
     given["time_axis"] = _whole("time_axis", given["time_axis"])
     given["unroll"] = _unroll(given["unroll"], given["method"])
@@ -78,6 +80,12 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...], later: tuple[str, .
     if isinstance(value, str) and value in later:
         raise NotImplementedError(f"`{name}={value!r}` comes in a later release. Until then {choices} work.")
     raise ValueError(f"`{name}` must be one of {choices}; got {value!r}")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{name}` must be True or False, a Python bool; got {value!r}")
+    return bool(value)
 
 
 def _whole(name: str, value: Any, optional: bool = False) -> int | None:
@@ -94,15 +102,20 @@ def _whole(name: str, value: Any, optional: bool = False) -> int | None:
             hint += "for the number of valid steps of each row"
         raise TypeError(f"`{name}` must be an int, got {value!r}{hint}") from error
     if whole < 0:
-        raise SequenceError(f"`{name}` must be >= 0, got {whole}")
+        hint = ": count from the first axis" if name == "time_axis" else ""
+        raise SequenceError(f"`{name}` must be >= 0, got {whole}{hint}")
     return whole
 
 
 def _unroll(value: Any, method: str) -> int | bool:
     if value is not True:
-        value = operator.index(value) if isinstance(value, int) else _whole("unroll", value)
-        if value < 1:
-            raise ValueError(f"`unroll` must be an int >= 1, or True for all steps; got {value}")
+        try:
+            steps = 0 if value is False else operator.index(value)
+        except Exception as error:
+            raise TypeError(f"`unroll` must be an int >= 1, or True for all steps; got {value!r}") from error
+        if steps < 1:
+            raise ValueError(f"`unroll` must be an int >= 1, or True for all steps; got {value!r}")
+        value = steps
     if (value is True or value != 1) and method not in HONOURED["unroll"]:
         raise ValueError(
             f'`unroll={value}` goes with method="sequential"; method="{method}" writes out every step already.'

@@ -1,5 +1,6 @@
 """`scan`: options, then rewrites, then one runner."""
 
+import inspect
 import warnings
 from typing import Any
 
@@ -15,7 +16,7 @@ from ._rewrite import debug as debug_loop, last_output, masking, no_output, repo
 from ._rewrite import progress as progress_loop, resets as reset_loop
 from ._run import RUNNERS
 from ._start import Batch, bare_loop, fresh_carry
-from ._types import name_of, rng_use
+from ._types import check_callable, name_of, rng_name, rng_use
 
 
 def scan(
@@ -101,15 +102,15 @@ def scan(
     >>> print(carry, ys)
     5.25 [1.   2.5  5.25]
     """
-    if not callable(cell):
-        raise TypeError(f"`scan` needs a cell, a function `(params, carry, x) -> (carry, y)`; got {cell!r}")
+    check_callable("scan", cell)
     options = read_options(
         n_steps=n_steps, reverse=reverse, time_axis=time_axis, masked_output=masked_output, outputs=outputs,
         unroll=unroll, remat=remat, method=method, optimize=optimize, progress=progress, debug=debug,
     )  # fmt: skip
     _inputs.check_arrays(params=params, carry=carry, xs=xs, reset_carry=reset_carry)
     _check_randomness(cell, key)
-    lengths, mask, resets = _check_selection(options, xs, lengths, mask, resets, reset_carry)
+    x_ndim = getattr(cell, "x_ndim", 0)
+    lengths, mask, resets = _check_selection(options, xs, x_ndim, lengths, mask, resets, reset_carry)
     arrays = (params, carry, xs, lengths, mask, resets, reset_carry, key)
     if method == "reference":
         (carry, found), ys = _run(cell, options, *arrays)
@@ -130,14 +131,15 @@ def _check_randomness(cell: Any, key: Any) -> None:
                 "write the cell as `(params, carry, x, rng) -> (carry, y)`."
             )
     elif use == "required":
+        quiet = "" if inspect.isroutine(cell) else "; to run it without noise write `rs.wrap.deterministic(cell)`"
         raise ValueError(
-            f"cell `{name_of(cell)}` is stochastic and needs `key=jax.random.key(seed)`; to run it without noise write "
-            "`rs.wrap.deterministic(cell)`."
+            f"cell `{name_of(cell)}` is stochastic, it takes `{rng_name(cell)}` as fourth argument, and needs "
+            f"`key=jax.random.key(seed)`{quiet}."
         )
 
 
 def _check_selection(
-    options: Options, xs: Any, lengths: Any, mask: Any, resets: Any, reset_carry: Any
+    options: Options, xs: Any, x_ndim: int, lengths: Any, mask: Any, resets: Any, reset_carry: Any
 ) -> tuple[Any, Any, Any]:
     """lengths, mask and resets as arrays, checked one by one and against each other."""
     axis, sizes = options.time_axis, [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
@@ -146,13 +148,13 @@ def _check_selection(
     if reset_carry is not None and resets is None:
         raise ValueError("`reset_carry` was given without `resets`, so no step would use it")
     if mask is not None:
-        mask = _inputs.check_flags("mask", mask, xs, options.n_steps, axis)
+        mask = _inputs.check_flags("mask", mask, xs, options.n_steps, axis, x_ndim)
     if resets is not None:
-        resets = _inputs.check_flags("resets", resets, xs, options.n_steps, axis)
+        resets = _inputs.check_flags("resets", resets, xs, options.n_steps, axis, x_ndim)
     n_steps = _inputs.count_steps(xs, options.n_steps, axis, mask, resets)
     if lengths is not None:
         longest = max((s[axis] for s in sizes if len(s) > axis), default=n_steps)
-        lengths = _inputs.check_lengths(lengths, xs, longest, axis)
+        lengths = _inputs.check_lengths(lengths, xs, longest, axis, x_ndim)
     batches = {n: b for n, b in (("lengths", lengths), ("mask", mask), ("resets", resets)) if b is not None}
     shapes = {n: b.shape if n == "lengths" else b.shape[:axis] + b.shape[axis + 1 :] for n, b in batches.items()}
     for name, shape in shapes.items():

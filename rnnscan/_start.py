@@ -54,11 +54,14 @@ def _rows(cell: Any, xs: Any, batch: Batch | None) -> tuple[int, ...] | None:
         raise SequenceError(f"`{name}` has shape {x.shape}: cell `{name_of(cell)}` expects ({axes}), with time first.")
     in_size = getattr(cell, "in_size", None)
     if x_ndim == 1 and in_size is not None and len(leaves) == 1 and x.shape[-1] != in_size:
-        raise SequenceError(f"`{name}` has {x.shape[-1]} features (shape {x.shape}), but the cell is `{name_of(cell)}`.")
+        raise SequenceError(
+            f"`{name}` has {x.shape[-1]} features (shape with time first {x.shape}), but cell `{name_of(cell)}` takes "
+            f"in_size = {in_size}."
+        )
     if getattr(cell, "float_input", False) and not jnp.issubdtype(x.dtype, jnp.inexact):
         raise SequenceError(
-            f"`{name}` is {x.dtype}, but cell `{name_of(cell)}` works on floats. Convert it, `xs.astype(jnp.float32)`, or "
-            "look the numbers up in an embedding first."
+            f"`{name}` is {x.dtype}, but cell `{name_of(cell)}` works on floats. Convert it, "
+            "`xs.astype(jnp.float32)`, or look the numbers up in an embedding first."
         )
     return x.shape[1 : x.ndim - x_ndim]
 
@@ -93,7 +96,8 @@ def _check_carry_rows(cell: Any, params: Any, carry: Any, rows: tuple[int, ...])
             continue
         n = len(rows)
         if jnp.shape(leaf)[n:] == want.shape[n:] and len(jnp.shape(leaf)) == len(want.shape):
-            hint = f"; `jnp.broadcast_to({name}, {want.shape})` gives every row a copy" if 1 in jnp.shape(leaf)[:n] else ""
+            copies = 1 in jnp.shape(leaf)[:n]
+            hint = f"; `jnp.broadcast_to({name}, {want.shape})` gives every row a copy" if copies else ""
             raise SequenceError(f"batch size: `{name}` has {jnp.shape(leaf)[:n]}, xs has {rows}{hint}.")
         raise CarryError(
             f"`{name}` has shape {jnp.shape(leaf)}, expected {want.shape} as in `initial_carry({rows})` of cell "

@@ -64,6 +64,26 @@ def rng_use(cell: Any) -> str:
     return "optional" if any(p.name == "rng" for p in parameters[3:]) else "never"
 
 
+def rng_name(cell: Any) -> str:
+    """What a stochastic cell calls its fourth argument: `rng`, unless it is a function that says otherwise."""
+    try:
+        names = list(inspect.signature(cell).parameters)
+    except (TypeError, ValueError):
+        return "rng"
+    return "rng" if "rng" in names or len(names) < 4 else names[3]
+
+
+def check_callable(caller: str, cell: Any) -> None:
+    """TypeError unless `cell` is a function or an object called as one."""
+    if isinstance(cell, type):
+        raise TypeError(f"`{caller}` needs a cell; got the class `{cell.__name__}`. Write `{cell.__name__}(...)`.")
+    if not callable(cell):
+        raise TypeError(
+            f"`{caller}` needs a cell, a function `(params, carry, x) -> (carry, y)`, as its first argument; got a "
+            f"{type(cell).__name__}."
+        )
+
+
 def call(cell: Any, params: Any, carry: Any, x: Any, rng: Rng | None) -> tuple[Any, Any]:
     """One step of a cell, with `rng` handed on only to a cell that takes it."""
     if rng is None or rng_use(cell) == "never":

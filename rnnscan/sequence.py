@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _tree
+from . import _inputs, _tree
 from ._scan import scan
 from ._types import name_of, rng_use
 
@@ -55,16 +55,23 @@ def bidirectional(
         if not (isinstance(pair, tuple | list) and len(pair) == 2) and not (pair is None and name != "params"):
             raise ValueError(f"`{name}` must be a pair (forward, backward), got {_kind(pair)}")
     keys = _keys(forward, backward, key)
-    (carry_f, ys_f), (carry_b, ys_b) = (
-        scan(cell, params[i], carries and carries[i], xs, reverse=bool(i), key=keys[i],
-             reset_carry=reset_carry and reset_carry[i], **options)
-        for i, cell in enumerate((forward, backward))
-    )  # fmt: skip
+    results = []
+    for i, cell in enumerate((forward, backward)):
+        try:
+            results.append(
+                scan(cell, params[i], carries and carries[i], xs, reverse=bool(i), key=keys[i],
+                     reset_carry=reset_carry and reset_carry[i], **options)
+            )  # fmt: skip
+        except Exception as error:
+            error.add_note(f"raised by `bidirectional` in its {('forward', 'backward')[i]} direction")
+            raise
+    (carry_f, ys_f), (carry_b, ys_b) = results
     return (carry_f, carry_b), _merged(merge, ys_f, ys_b)
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, tuple | list | dict) else repr(value)
+    sized = isinstance(value, tuple | list | dict)
+    return f"a {type(value).__name__} of {len(value)}" if sized else _tree.describe(value)
 
 
 def _keys(forward: Any, backward: Any, key: Any) -> list[Any]:
@@ -72,6 +79,7 @@ def _keys(forward: Any, backward: Any, key: Any) -> list[Any]:
     uses = [rng_use(cell) for cell in (forward, backward)]
     if key is None:
         return [None, None]
+    _inputs.check_key(key)
     if uses == ["never", "never"]:
         raise ValueError(
             f"`key` was given, but neither `{name_of(forward)}` nor `{name_of(backward)}` takes `rng`; leave it out."

@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _tree
+from . import _inputs, _tree
 from ._carry import settle_carry
 from ._errors import PurityError
-from ._types import Rng, call, name_of, rng_use
+from ._types import Rng, call, check_callable, name_of, rng_use
 
 
 def check_cell(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
@@ -28,6 +28,8 @@ def check_cell(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
     >>> rs.testing.check_cell(lambda params, h, x: (h + params * x, h), 2.0, jnp.zeros(3), jnp.ones(3))
     (ShapeDtypeStruct(shape=(3,), dtype=float32), ShapeDtypeStruct(shape=(3,), dtype=float32))
     """
+    check_callable("check_cell", cell)
+    _inputs.check_arrays(params=params, carry=carry, x=x)
     rng = None if rng_use(cell) == "never" else Rng(jax.random.key(0), jnp.zeros((), jnp.int32))
     carry, params, x = (jax.tree.map(jnp.asarray, tree) for tree in (carry, params, x))
     carry, y = settle_carry(lambda c, x: call(cell, params, c, x, rng), cell, params, carry, x)
@@ -38,17 +40,16 @@ def check_cell(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
     try:
         with jax.checking_leaks():
             first, second = (_traced(one_step, params, carry, x) for _ in range(2))
-    except Exception as error:
-        if "Leaked" not in str(error):
-            raise
+    except Exception as error:  # the first trace, in `settle_carry`, raised none
         raise PurityError(
-            f"cell `{name_of(cell)}` keeps a traced value outside itself (in a list, an attribute or a global). Return what "
-            "you want to keep as part of y; `scan` stacks it over time."
+            f"cell `{name_of(cell)}` keeps a traced value outside itself (in a list, an attribute or a global), or "
+            "does not do the same when called again. Return what you want to keep as part of y; `scan` stacks it."
         ) from error
     if first != second:
         raise PurityError(
-            f"cell `{name_of(cell)}` is not pure: two traces differ ({_difference(first, second)}). A loop is traced once, so "
-            "every step would see the first value. Pass randomness as `rng` or as a key in xs, and counters in the carry."
+            f"cell `{name_of(cell)}` is not pure: two traces differ ({_difference(first, second)}). A loop is traced "
+            "once, so every step would see the first value. Pass randomness as `rng` or as a key in xs, and counters "
+            "in the carry."
         )
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (carry, y))
 

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # a room may import from its own line and from those above it
     ("_types", "_errors", "_tree"),
     ("_loop",),
-    ("_options", "_inputs", "_carry", "_cache", "_start"),
+    ("_options", "_inputs", "_notes", "_carry", "_cache", "_start"),
     ("_jaxpr",),
     ("_rewrite", "_run"),
     ("_scan", "_explain"),
