@@ -22,9 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         merits += _run(name, settings)
     missed = sum(not merit.met for merit in merits)
     print(f"\n{table(merits)}\n")
-    print(
-        f"{len(merits)} figures of merit, {missed} missed; {time.perf_counter() - started:.0f} s; figures in {settings.out}/"
-    )
+    seconds = time.perf_counter() - started
+    print(f"{len(merits)} figures of merit, {missed} missed; {seconds:.0f} s; figures in {settings.out}/")
     return 1 if missed else 0
 
 

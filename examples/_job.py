@@ -10,7 +10,7 @@ JOBS = ("counting", "ode", "rows", "series")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run: `fast` takes seconds (for continuous integration), `full` is the long run; `out` takes the figures."""
+    """How to run: `fast` takes seconds (for checks), `full` is the long run; `out` takes the figures."""
 
     fast: bool = False
     full: bool = False
@@ -30,7 +30,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Merit:
-    """One figure of merit: `what` was measured, `ours` beside the published or `expected` one, and whether it was met."""
+    """One figure of merit: `what` was measured, `ours` beside the published or `expected` one, and if it was `met`."""
 
     job: str
     what: str

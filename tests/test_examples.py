@@ -1,0 +1,103 @@
+"""The examples run, their figures of merit hold with `--fast`, and NumPy alone agrees with the published digits."""
+
+import importlib
+import importlib.util
+import types
+
+import numpy as np
+import pytest
+
+from examples import __main__ as runner
+from examples import _job, counting, ode
+
+
+@pytest.mark.parametrize("name", _job.JOBS)
+def test_job_meets_its_merits_when_fast(name, tmp_path, capsys):
+    if importlib.util.find_spec(f"examples.{name}") is None:
+        pytest.skip(f"examples/{name}.py is not there")
+    merits = importlib.import_module(f"examples.{name}").run(_job.Settings(fast=True, out=tmp_path))
+    assert merits and {merit.job for merit in merits} == {name}
+    assert [merit for merit in merits if not merit.met] == []
+    figures = list(tmp_path.glob("*.png"))
+    assert figures and all(figure.stat().st_size > 5_000 for figure in figures)
+    assert all(str(figure) in capsys.readouterr().out for figure in figures[:1])
+
+
+def bits_and_targets():
+    (xs, targets), start = counting.data()
+    return np.asarray(xs)[..., 0].T, np.asarray(targets)[:, 0], start
+
+
+def hand_gradient(bits, targets, w_x, w_rec):
+    """d/dw of sum (s_10 - target)^2 from the closed form s_10 = w_x sum_k w_rec^(10-k) x_k, without recursion."""
+    power = np.arange(9, -1, -1)
+    s = w_x * bits @ w_rec**power
+    d_rec = w_x * bits @ (power * w_rec ** np.maximum(power - 1.0, 0.0))
+    return 2 * (s - targets) @ (bits @ w_rec**power), 2 * (s - targets) @ d_rec, np.sum((s - targets) ** 2)
+
+
+def test_published_costs_come_out_of_numpy():
+    bits, targets, start = bits_and_targets()
+    w_x, w_rec = start["w_x"].item(), start["w_h"].item()
+    costs = []
+    for _ in range(2000):
+        d_x, d_rec, cost = hand_gradient(bits, targets, w_x, w_rec)
+        w_x, w_rec = w_x - 1e-5 * d_x, w_rec - 1e-5 * d_rec
+        costs.append(cost)
+    np.testing.assert_allclose(costs[99::100], np.array(counting.COSTS, float), rtol=0, atol=1.5e-4)
+    assert (f"{w_x:.4f}", f"{w_rec:.4f}") == counting.FINAL_WEIGHTS
+
+
+def test_rprop_of_the_tutorial_gives_its_digits():
+    """Its variant: no step is taken back, and the first step counts as a change of sign."""
+    bits, targets, _ = bits_and_targets()
+    w, step, last = np.array([-1.5, 2.0]), np.array([0.001, 0.001]), np.zeros(2)
+    for _ in range(500):
+        sign = np.sign(hand_gradient(bits, targets, *w)[:2])
+        step *= np.where(sign == last, 1.2, 0.5)
+        w, last = w - sign * step, sign
+    np.testing.assert_allclose(w, [1.00135555, 0.99967447], rtol=0, atol=6e-9)
+
+
+def test_backpropagation_by_hand_matches_the_closed_form():
+    batch, _ = counting.data()
+    bits, targets, _ = bits_and_targets()
+    for w_x, w_rec in counting.POINTS:
+        if w_rec:  # 0**0 and its derivative are not what the closed form is good at
+            hand = counting.by_hand(counting.weights(w_x, w_rec), batch)
+            want = hand_gradient(bits, targets, w_x, w_rec)
+            np.testing.assert_allclose([hand["w_x"].item(), hand["w_h"].item()], want[:2], rtol=1e-12)
+
+
+def test_field_of_the_competition_is_the_published_one():
+    y, ys = np.array(ode.BEGIN), []
+    for _ in range(420):
+        growth = np.array([0.1, 0.3]) * y * (1 - np.array([0.002, 0.003]) * y)
+        y = y + 0.1 * (growth - np.array([1e-4, 2e-4]) * y.prod())
+        ys.append(y)
+    np.testing.assert_array_equal(np.round(np.array(ys)[10 * ode.TIMES - 1]), ode.POPULATIONS)
+
+
+def test_unknown_job_names_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        runner.main(["countin"])
+    assert stopped.value.code == 2
+    assert "no job 'countin'; the jobs are counting, ode, rows, series" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("met, code, verdict", [(True, 0, "ok"), (False, 1, "MISSED")])
+def test_runner_reports_a_missed_merit(met, code, verdict, monkeypatch, capsys, tmp_path):
+    seen = []
+
+    def run(settings):
+        seen.append(settings)
+        return [_job.Merit("counting", "weight", "1.5", "1.0", met)]
+
+    module = types.SimpleNamespace(__doc__="A stand-in.", run=run)
+    monkeypatch.setattr(runner.importlib, "import_module", {"examples.counting": module}.__getitem__)
+    assert runner.main(["counting", "counting", "--fast", "--out", str(tmp_path)]) == code
+    assert seen == [_job.Settings(fast=True, full=False, out=tmp_path)]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if line.startswith("counting")] == [
+        ["counting", "weight", "1.5", "1.0", verdict]
+    ]
