@@ -1,8 +1,6 @@
 """The training loop: batches in, params and a history out; a bar, evaluation, early stopping and a stop at NaN."""
 
 import time
-import types
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,10 +12,11 @@ import optax
 
 from .._errors import NonFiniteError
 from ._checks import check_count, check_key
+from ._compiled import compiled, like, strong
 from ._judge import Judge
 from ._source import EpochEnd, Source
 from .progress import Bar
-from .step import Loss, check_params, make_update
+from .step import Loss, check_params
 
 
 class Fit(NamedTuple):
@@ -79,7 +78,7 @@ def fit(
       a float; `best_step`, with patience: the entry of `eval_step` whose params are returned;
     * `stopped`: "epochs", "n_steps", "patience", "callback", or "non-finite".
 
-    Losses are fetched some fifty at a time, so that small steps stay fast. Where the loss or the update is not finite
+    Losses are fetched up to fifty at a time, so that small steps stay fast. Where the loss or the update is not finite
     the compiled step itself keeps params, so nothing is lost by looking later: `NonFiniteError` names the exact step,
     and its attribute `fit` is the `Fit` up to it, with the params before that step. An optimizer inside
     `optax.apply_if_finite` skips bad gradients itself; `fit` then stops only at an update that is still not finite.
@@ -88,10 +87,10 @@ def fit(
     """
     check_key(key)
     _check_evaluation(evaluate, evaluate_every, patience, min_delta)
-    init, update = _compiled(loss, optimizer, clip_norm)
+    init, update = compiled(loss, optimizer, clip_norm)
     check_params(params)
-    params = jax.tree.map(_strong, params)
-    opt_state = init(params) if opt_state is None else _like(opt_state, jax.eval_shape(init, params))
+    params = jax.tree.map(strong, params)
+    opt_state = init(params) if opt_state is None else like(opt_state, jax.eval_shape(init, params))
     source = Source(batches, key, epochs, n_steps)
     judge = Judge(evaluate, patience, min_delta)
     with Bar(source.total(), progress) as bar:
@@ -115,6 +114,7 @@ class _Run:
     history: dict[str, Any] = field(default_factory=lambda: {"loss": [], "grad_norm": [], "time": []})
     started: float = field(default_factory=time.perf_counter)
     block_start: float = 0.0
+    block_size: int = 1
 
     def through(self, source: Source, key: Any, evaluate_every: int | None, callback: Any) -> str:
         """All steps and evaluations; the reason why they ended."""
@@ -127,7 +127,7 @@ class _Run:
                 self.settle()
                 if self.look():
                     stopped = "patience"
-            elif self.n_steps == 1 or len(self.pending) >= 50 or self.seconds() > self.block_start + 0.1:
+            elif len(self.pending) >= self.block_size:
                 self.settle()
             if stopped:
                 break
@@ -161,7 +161,9 @@ class _Run:
             if not finite:
                 self.n_steps = first + i + 1
                 self.fail(first + i)
-        self.block_start = now
+        # Blocks grow to fifty steps or a tenth of a second: slow steps are seen one by one, quick ones cost little.
+        in_time = int(0.1 * len(block) / max(now - begun, 1e-9))
+        self.block_start, self.block_size = now, max(1, min(50, 2 * self.block_size, in_time))
         self.bar.advance(len(block), float(block[-1]["loss"]))
 
     def look(self) -> bool:
@@ -208,60 +210,6 @@ class _Run:
             return Fit(self.params, self.opt_state, history)
         _, history["best_step"], params, opt_state = self.judge.best
         return Fit(params, opt_state, history)
-
-
-_COMPILED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
-
-
-def _compiled(loss, optimizer, clip_norm):
-    """`init` and the compiled `update`; the same ones for the same function and optimizer, as long as it lives.
-
-    What is kept refers to the function weakly, so that neither it nor what it closes over outlives its last use.
-    """
-    if not isinstance(loss, types.FunctionType):
-        return _compile(loss, optimizer, clip_norm)
-    kept = _COMPILED.setdefault(loss, {})
-    name = (optimizer, clip_norm)
-    try:
-        found = kept.get(name)
-    except TypeError:  # an optimizer with a field that does not hash
-        return _compile(loss, optimizer, clip_norm)
-    if found is None:
-        reference = weakref.ref(loss)
-        found = _compile(lambda params, batch, key: reference()(params, batch, key), optimizer, clip_norm)
-        if len(kept) >= 8:
-            kept.pop(next(iter(kept)))
-        kept[name] = found
-    return found
-
-
-def _compile(loss, optimizer, clip_norm):
-    init, update = make_update(loss, optimizer, clip_norm)
-
-    @jax.jit
-    def numbered(params, opt_state, batch, key, k, alive):
-        params, opt_state, metrics = update(params, opt_state, batch, jax.random.fold_in(key, k), alive)
-        return params, opt_state, metrics["finite"], metrics
-
-    return init, numbered
-
-
-def _strong(leaf, dtype=None):
-    """An array whose type is its own: a Python number's type would change after one step, and compile again."""
-    if isinstance(leaf, jax.Array) and not getattr(leaf, "weak_type", False):
-        return leaf
-    return jnp.asarray(leaf, dtype or jnp.asarray(leaf).dtype)
-
-
-def _like(opt_state, wanted):
-    """`opt_state` with Python numbers (a learning rate set by hand) as arrays of the type the optimizer uses."""
-    if jax.tree.structure(opt_state) != jax.tree.structure(wanted):
-        raise ValueError(
-            "`opt_state` does not belong to this optimizer and these params; got "
-            f"{jax.tree.structure(opt_state)}, expected {jax.tree.structure(wanted)}."
-        )
-    number = lambda leaf, like: _strong(leaf, like.dtype) if isinstance(leaf, int | float) else _strong(leaf)
-    return jax.tree.map(number, opt_state, wanted)
 
 
 def _scalars(aux):

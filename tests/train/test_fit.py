@@ -130,6 +130,12 @@ def test_arguments_that_cannot_be_honoured(source, options, kind, message, key):
         quiet(noisy, START, SGD, source, **{"key": key} | options)
 
 
+def test_a_state_for_params_of_another_size(key):
+    adam = optax.adam(0.1)
+    with pytest.raises(ValueError, match=r"`opt_state\[0\].mu\['w'\]` has shape \(1,\), but \(3,\) belongs"):
+        quiet(noisy, START, adam, DATA, key=key, opt_state=adam.init({"w": jnp.ones(1)}))
+
+
 def test_integer_params_raise_before_anything_runs(key):
     with pytest.raises(ParamsError, match=r"`params\['n'\]` is int64"):
         quiet(noisy, START | {"n": jnp.array(2)}, SGD, DATA, key=key)
