@@ -112,7 +112,8 @@ class RungeKutta:
     def _slope(self, params: Any, t: Any, y: Any, u: Any) -> Any:
         """`field(params, t, y, u)`, which has to look like y: broadcasting would hide a missing axis."""
         dy = self.field(params, t, y, u)
-        structure, own = (jax.tree.structure(tree) for tree in (y, dy))
+        structure: Any = jax.tree.structure(y)
+        own: Any = jax.tree.structure(dy)
         if own != structure:
             raise TypeError(f"`{name_of(self.field)}` returns dy/dt in the structure of y, {structure}; got {own}.")
         for (name, slope), leaf in zip(named_leaves("dy", dy), jax.tree.leaves(y), strict=True):
@@ -153,7 +154,7 @@ def Euler(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: floa
       `t0`: the time of the initial value.
 
     Carry: `(k, y)` from `.start(y0, batch_shape=())`; the field gets `t0 + k dt`, so time does not drift. With
-    `dt=None` it is `(t, y)`, t the sum of the steps. Output: `y` at the end of the step. An x is held constant over its step.
+    `dt=None` it is `(t, y)`, t the sum of the steps. Output: `y` at the end of the step. `u` is constant over a step.
     Raises ValueError for a `dt` that is 0 or not finite, TypeError for arrays (for a `dt` that is
     learned or varies, use `dt=None`) and for a field whose result does not look like y.
     Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I (2nd ed.), section II.1.

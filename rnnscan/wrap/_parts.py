@@ -1,5 +1,6 @@
 """What every wrapper does with the cells inside it: check them, forward their settings, find out who needs `rng`."""
 
+import dataclasses
 import numbers
 from typing import Any
 
@@ -30,6 +31,16 @@ def rate(name: str, value: Any) -> float:
 def from_cell(name: str, default: Any = None) -> Any:
     """A property that reads the wrapped cell's setting `name`; `default` for a bare function, which has none."""
     return property(lambda self: getattr(self.cell, name, default), doc=f"The wrapped cell's `{name}`.")
+
+
+def show(wrapper: Any) -> str:
+    """A wrapper as one writes it: the cell's name, then the fields that differ from their defaults."""
+    shown = [name_of(wrapper.cell)]
+    for field in dataclasses.fields(wrapper)[1:]:
+        value = getattr(wrapper, field.name)
+        if value != field.default:
+            shown.append(f"{field.name}={value!r}")
+    return f"{type(wrapper).__name__}({', '.join(shown)})"
 
 
 def stochastic(*cells: Any, noise: bool = False) -> bool | None:

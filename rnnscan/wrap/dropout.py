@@ -36,7 +36,7 @@ def drop(name: str, tree: Any, rate: float, rng: Rng, per: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), dropped)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dropout:
     r"""Dropout around one cell; with `m` masks of zeros and `1 / (1 - rate)`:
 
@@ -51,8 +51,8 @@ class Dropout:
       variational dropout of Gal & Ghahramani.
 
     `state` drops what the cell reads as hidden output, the leaves of the carry that its `recurrent` marks: h of an
-    LSTM, not its memory c. The carry that a step returns is not dropped, so the final carry is whole. Where the gates read
-    h, all of them see one mask; a GRU's `z * h_{t-1}` sees it too.
+    LSTM, not its memory c. The carry that a step returns is not dropped, so the final carry is whole. All gates see
+    one mask of h; a GRU's `z * h_{t-1}` sees it too.
 
     Differences: Keras' `dropout` and `recurrent_dropout` are per sequence only; its `recurrent_dropout` uses one mask a
     gate and leaves the GRU's `z * h_{t-1}` whole, and its LSTM ignores `dropout=1.0`. TF1's `DropoutWrapper`
@@ -74,6 +74,7 @@ class Dropout:
     out_size = _parts.from_cell("out_size")
     x_ndim = _parts.from_cell("x_ndim", 1)
     recurrent = _parts.from_cell("recurrent", True)
+    __repr__ = _parts.show
     noise_off: ClassVar[dict[str, Any]] = {"input": 0.0, "output": 0.0, "state": 0.0}
 
     def __post_init__(self) -> None:

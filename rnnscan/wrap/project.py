@@ -11,7 +11,7 @@ from ..cells import initial
 from . import _parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Project:
     """`y_t = y'_t w_y + b_y`, where `y'_t` is the cell's output; the carry is the cell's.
 
@@ -35,6 +35,7 @@ class Project:
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
     recurrent = _parts.from_cell("recurrent", True)
+    __repr__ = _parts.show
 
     def __post_init__(self) -> None:
         settle(self, out_size=initial.size, bias=bool)

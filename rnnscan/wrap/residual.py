@@ -10,7 +10,7 @@ from .._types import Rng, call, name_of, settle
 from . import _parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Residual:
     """Adds input to output, `y_t = x_t + cell(x_t)`; params and carry are the cell's.
 
@@ -24,6 +24,7 @@ class Residual:
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
     recurrent = _parts.from_cell("recurrent", True)
+    __repr__ = _parts.show
 
     def __post_init__(self) -> None:
         settle(self)
