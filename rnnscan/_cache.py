@@ -1,9 +1,9 @@
 """Compiled programs of eager calls, kept by what the cell *is*, without keeping dead closures alive.
 
-A library cell is a frozen dataclass, so equal cells share a program. A function is known by identity and held weakly; when
-it dies its programs go too. A program has the arrays and numbers that its function closes over built in, so they are
-remembered as well (weakly), and a function whose surroundings changed is compiled anew; `jax.jit` and `lax.scan` would
-go on with the old values. A function that closes over traced values is never cached.
+A library cell is a frozen dataclass, so equal cells share a program. A function is known by identity and held weakly;
+when it dies its programs go too. A program has the arrays and numbers that its function closes over built in, so they
+are remembered as well (weakly), and a function whose surroundings changed is compiled anew; `jax.jit` and `lax.scan`
+would go on with the old values. A function that closes over traced values is never cached.
 """
 
 import dataclasses
@@ -46,8 +46,11 @@ class _Program:
 def run_cached(run: Callable[..., Any], cell: Any, options: Hashable, *arrays: Any) -> Any:
     """`run(cell, options, *arrays)`, compiled once for equal cells, options and shapes."""
     functions = list(_functions(cell))
-    surroundings = tuple(part for function in functions for part in _surroundings(function))
     key = _key(cell)
+    if key is None and dataclasses.is_dataclass(cell):
+        key = _weak(cell)  # a list or an array in a field cannot be compared: known by identity, as functions are
+        functions.append(cell)
+    surroundings = tuple(part for function in functions for part in _surroundings(function))
     if key is None or any(isinstance(part, jax.core.Tracer) for part in surroundings):
         return run(cell, options, *arrays)
     key = (run, key, options)
@@ -89,7 +92,7 @@ class _Identity(weakref.ref):
     __slots__ = ("_id",)
 
     def __init__(self, thing: Any, callback: Callable[[Any], None]):
-        super().__init__(thing, callback)
+        super().__init__(thing, callback)  # type: ignore[call-arg]
         self._id = id(thing)
 
     def __hash__(self) -> int:
@@ -197,19 +200,30 @@ def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 
 
 def _warn_of_fresh(functions: list[Any], changed: bool) -> None:
-    """Says once that a function made anew for every call is compiled anew for every call."""
+    """Says once that a function, or an object with `__call__`, made anew for every call is compiled for every call."""
+    counted = set()  # a stack of eight equal parts is one compilation, not eight
     for function in functions:
         plain = getattr(function, "func", function)
-        code = getattr(getattr(plain, "__func__", plain), "__code__", None)
-        identity = _key(function)
+        code = _code(plain)
+        identity = _weak(function) if dataclasses.is_dataclass(function) else _key(function)
         if code is None or (identity in _known and not changed):
             continue
         _known.add(identity)
+        if code in counted:
+            continue
+        counted.add(code)
         _fresh[code] = _fresh.get(code, 0) + 1
         if _fresh[code] == _FRESH_CLOSURES:
+            name = getattr(plain, "__name__", None) or type(plain).__name__
             warnings.warn(
-                f"`{plain.__name__}` ({code.co_filename}:{code.co_firstlineno}) has been compiled {_FRESH_CLOSURES} "
-                "times: each call brings a new function object, or what it closes over has changed. Define the cell "
-                "once, outside the loop, and pass what changes in params; or put `jax.jit` around the whole computation.",
+                f"`{name}` ({code.co_filename}:{code.co_firstlineno}) has been compiled {_FRESH_CLOSURES} times: each "
+                "call brings a new function object, or what it closes over has changed. Define the cell once, outside "
+                "the loop, and pass what changes in params; or put `jax.jit` around the whole computation.",
                 stacklevel=5,
             )
+
+
+def _code(function: Any) -> types.CodeType | None:
+    """The code of a function or a method, or of an object's `__call__`; None for what is not written in Python."""
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)

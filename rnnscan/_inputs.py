@@ -45,14 +45,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _as_array(name: str, value: Any, expected: str) -> jax.Array:
-    """An argument given as an array or as nested lists; TypeError if it cannot be an array."""
+def _as_array(name: str, value: Any, expected: str) -> Any:
+    """An argument given as an array or as nested lists, TypeError if it cannot be an array.
+
+    What is not yet a JAX array becomes a NumPy one: without x64 JAX would cut the int64 number 2**32 + 3 to 3.
+    """
     try:
-        if isinstance(value, list | tuple) and _tree.is_concrete(value):
-            return jnp.asarray(np.asarray(value) if value else np.zeros(0, np.int32))  # NumPy's empty list is float64
-        return jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`{name}` must be {expected}, got {_shown(value)} ({type(value).__name__})") from error
+        if not _tree.is_concrete(value):
+            return jnp.asarray(value)
+        empty = isinstance(value, list | tuple) and not value  # float64 for NumPy
+        array = value if isinstance(value, jax.Array) else np.asarray(value, np.int32 if empty else None)
+    except (TypeError, ValueError):  # ragged lists, for one
+        array = None
+    if array is None or not is_value(array):
+        raise TypeError(f"`{name}` must be {expected}, got {_shown(value)} ({type(value).__name__})")
+    return array
 
 
 def count_steps(xs: Any, n_steps: int | None, time_axis: int, mask: Any = None, resets: Any = None) -> int:
@@ -136,14 +143,19 @@ def check_flags(
     shape = next((jnp.shape(leaf) for leaf in jax.tree.leaves(xs) if jnp.ndim(leaf) > time_axis), None)
     rows = None if shape is None else _without(shape, time_axis)
     if flags.dtype != jnp.bool_:
-        if rows and flags.shape == rows[:1] != shape[:1] and not jnp.issubdtype(flags.dtype, jnp.complexfloating):
+        if (
+            rows
+            and shape
+            and flags.shape == rows[:1] != shape[:1]
+            and not jnp.issubdtype(flags.dtype, jnp.complexfloating)
+        ):
             raise SequenceError(
                 f"`{name}` is {_tree.describe(flags)}, one number for each of {rows[0]} rows, expected bool "
                 "(T, *batch). It looks like lengths: pass `lengths=`."
             )
         raise TypeError(f"`{name}` must be bool, got {flags.dtype}; use `{name} > 0`")
     if shape is None or rows is None or flags.ndim <= time_axis:
-        return flags  # count_steps speaks of a missing time axis
+        return jnp.asarray(flags)  # count_steps speaks of a missing time axis
     steps, batch = shape[time_axis], _without(flags.shape, time_axis)
     fits_batch = len(rows) >= len(batch) and rows[: len(batch)] == batch
     long_enough = flags.shape[time_axis] == steps if n_steps is None else flags.shape[time_axis] >= n_steps
@@ -159,7 +171,7 @@ def check_flags(
         elif flags.ndim == 1 and flags.shape == rows[:1]:
             hint = f" It has one value for each row; `{name}` has one for each step (rows left out have length 0)."
         raise SequenceError(f"`{name}` has shape {flags.shape}, expected {axes} = {tuple(expected)}.{hint}")
-    return flags
+    return jnp.asarray(flags)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
