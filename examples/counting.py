@@ -160,10 +160,11 @@ def draw(settings: Settings, batch: Any, fits: dict[str, Any]) -> None:
 
     at = lambda params: loss(params, batch, None)
     n = 61 if settings.fast else 161
-    names = ("w_x", "w_h")
-    surface = lambda x, y: rs.diagnose.loss_surface(
-        at, weights(1.0, 1.0), names, jnp.linspace(*x, n), jnp.linspace(*y, n)
-    )
+
+    def surface(x: tuple[float, float], y: tuple[float, float]) -> Any:
+        grid = [jnp.linspace(low, high, n) for low, high in (x, y)]
+        return rs.diagnose.loss_surface(at, weights(1.0, 1.0), ("w_x", "w_h"), *grid)
+
     wide, near = surface((-3, 3), (-3, 3)), surface((0, 2.3), (-0.8, 2.3))
 
     fig, axes = plt.subplots(1, 2, figsize=(13, 5.2), layout="constrained")
@@ -174,10 +175,10 @@ def draw(settings: Settings, batch: Any, fits: dict[str, Any]) -> None:
         ax.set(title=title, ylabel="w_rec")
     settings.save(fig, "counting_surface")
 
-    fig, ax = plt.subplots(figsize=(8, 5), layout="constrained")
-    rs.plot.gradient_over_time(
-        {f"{i}: w_x={x:g}, w_rec={y:g}": gradients(batch, x, y) for i, (x, y) in enumerate(POINTS, 1)}, ax=ax
-    )
+    fig, ax = plt.subplots(figsize=(9.5, 5), layout="constrained")
+    lines = {f"{i}: w_x={x:g}, w_rec={y:g}": gradients(batch, x, y) for i, (x, y) in enumerate(POINTS, 1)}
+    rs.plot.gradient_over_time(lines, ax=ax)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     ax.set(title="gradient of the cost with respect to the state: |w_rec| < 1 vanishes, > 1 explodes")
     settings.save(fig, "counting_gradient")
 
