@@ -52,11 +52,11 @@ def _gradient_lines(result: Any) -> list[tuple[str, np.ndarray]]:
     return [(name if len(leaves) > 1 else "", mean) for (name, _), mean in zip(leaves, means, strict=True)]
 
 
-def _decades(linthresh: float, low: float, high: float) -> np.ndarray:
+def _decades(linthresh: float, low: float, high: float) -> list[float]:
     """0 and powers of ten of both signs, few enough to read; matplotlib's own crowd each other around 0."""
     first, last = np.ceil(np.log10(linthresh)), np.floor(np.log10(max(-low, high, linthresh)))
     both = low < -linthresh and high > linthresh
     apart = max(1, int(np.ceil((last - first + 1) / (4 if both else 9))))
     powers = 10.0 ** np.arange(last, first + apart - 2, -apart)
     ticks = np.concatenate([-powers, [0.0], powers])
-    return np.sort(ticks[(ticks >= low) & (ticks <= high)])
+    return sorted(ticks[(ticks >= low) & (ticks <= high)].tolist())

@@ -25,7 +25,7 @@ def learning_curve(history: Any, ax: Any = None, log: bool = True, label: str = 
     if not isinstance(history, Mapping) or "loss" not in history:
         got = sorted(history) if isinstance(history, Mapping) else type(history).__name__
         raise ValueError(f"`history` must be a dict of arrays with `loss`, what `rs.train.fit` returns; got {got}.")
-    curves = [(label, None, numbers("history['loss']", history["loss"], 1))]
+    curves: list[tuple[str, Any, Any]] = [(label, None, numbers("history['loss']", history["loss"], 1))]
     for name in ("eval_loss", "eval_value"):
         if name in history:
             steps, values = (numbers(f"history[{n!r}]", history[n], 1) for n in ("eval_step", name))
