@@ -168,11 +168,11 @@ def draw(settings: Settings, batch: Any, fits: dict[str, Any]) -> None:
     wide, near = surface((-3, 3), (-3, 3)), surface((0, 2.3), (-0.8, 2.3))
 
     fig, axes = plt.subplots(1, 2, figsize=(13, 5.2), layout="constrained")
-    for ax, part, title in zip(
-        axes, (wide, near), ("cost surface and six points", "around the minimum at (1, 1)"), strict=True
-    ):
+    for ax, part in zip(axes, (wide, near), strict=True):
         rs.plot.loss_surface(part, points=POINTS, ax=ax)
-        ax.set(title=title, ylabel="w_rec")
+        ax.set(ylabel="w_rec")
+    axes[0].set(title="cost surface and six points")
+    axes[1].set(title="around the minimum at (1, 1)")
     settings.save(fig, "counting_surface")
 
     fig, ax = plt.subplots(figsize=(9.5, 5), layout="constrained")

@@ -1,6 +1,6 @@
 """Two competing species: a differential equation as a recurrent cell, integrated, fitted and checked.
 
-The tutorial made an RNN layer in Keras whose step is Euler's method, and used it twice. First forwards: with known
+A Keras tutorial made an RNN layer whose step is Euler's method, and used it twice. First forwards: with known
 rates it integrates the competition
 
     dy1/dt = r1 y1 (1 - y1/N1) - a1 y1 y2        dy2/dt = r2 y2 (1 - y2/N2) - a2 y1 y2
