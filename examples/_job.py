@@ -38,11 +38,16 @@ class Merit:
     expected: str
     met: bool
 
+    @property
+    def verdict(self) -> str:
+        """`ok` or `MISSED`; `not run` where `ours` begins so, for want of a package that is not installed."""
+        return "not run" if self.ours.startswith("not run") else "ok" if self.met else "MISSED"
+
 
 def table(merits: list[Merit]) -> str:
     """The merits as aligned text, one a line, the verdict last."""
     head = ("job", "figure of merit", "ours", "published / expected", "verdict")
-    rows = [head, *((m.job, m.what, m.ours, m.expected, "ok" if m.met else "MISSED") for m in merits)]
+    rows = [head, *((m.job, m.what, m.ours, m.expected, m.verdict) for m in merits)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

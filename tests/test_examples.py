@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 import types
 
 import numpy as np
@@ -101,3 +102,10 @@ def test_runner_reports_a_missed_merit(met, code, verdict, monkeypatch, capsys, 
     assert [line.split() for line in lines if line.startswith("counting")] == [
         ["counting", "weight", "1.5", "1.0", verdict]
     ]
+
+
+def test_missing_diffrax_is_said_and_does_not_fail(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "diffrax", None)
+    merit = ode.diffrax_merit()
+    assert merit.met and merit.verdict == "not run"
+    assert "diffrax is not installed" in capsys.readouterr().out
