@@ -10,7 +10,7 @@ import numpy as np
 from . import _tree
 from ._errors import CarryError, CellOutputError, LengthError, SequenceError
 from ._inputs import is_value
-from ._notes import explain
+from ._notes import explain, other_params
 from ._types import name_of
 
 
@@ -167,7 +167,7 @@ def _check_leaves(cell: Any, params: Any, before: Any, after: Any, y: Any) -> No
     for (leaf, a), b in zip(_tree.named_leaves("carry", before), jax.tree.leaves(after), strict=True):
         went, came = _tree.describe(a), _tree.describe(b)
         if a.shape != b.shape:
-            hint = _shape_hint(leaf, a.shape, b.shape)
+            hint = next(other_params(cell, params), None) or _shape_hint(leaf, a.shape, b.shape)
             raise CarryError(
                 f"cell `{name}`: `{leaf}` went in as {went} and came out as {came} ({hint}).{_swapped(before, y)}"
             )

@@ -4,6 +4,7 @@ Shapes and dtypes are checked always. Values are checked where they can be seen,
 are clipped to [0, T] instead.
 """
 
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ import numpy as np
 
 from . import _tree
 from ._errors import LengthError, SequenceError
+
+
+_NOT_TREES = (Iterator, range, KeysView, ValuesView, ItemsView)  # neither leaves nor containers for JAX
 
 
 def is_value(leaf: Any) -> bool:
@@ -25,6 +29,8 @@ def is_value(leaf: Any) -> bool:
 def check_arrays(**trees: Any) -> None:
     """Every leaf is an array or a number; names the first that is not."""
     for root, tree in trees.items():
+        if isinstance(tree, _NOT_TREES):
+            raise TypeError(f"`{root}` is a {type(tree).__name__}, not an array; write `jnp.asarray(list({root}))`")
         for name, leaf in _tree.named_leaves(root, tree):
             if is_value(leaf):
                 continue
@@ -35,8 +41,6 @@ def check_arrays(**trees: Any) -> None:
                     hint = ". Rows of different lengths become one array and `lengths` with `rs.train.pad`"
             else:
                 came = f"{_shown(leaf)} ({type(leaf).__name__})"
-                if hasattr(leaf, "__next__"):
-                    hint = f". Collect it first: `jnp.asarray(list({name}))`"
             raise TypeError(f"`{name}` must be an array or a number, got {came}{hint}")
 
 

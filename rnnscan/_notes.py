@@ -60,7 +60,7 @@ def _notes(error: Exception, cell: Any, given: dict[str, Any]) -> Iterator[str]:
                 yield f"`{root}` is None. {why}"
     if isinstance(error, TypeError) and not _takes_three(cell):
         yield f"`scan` calls a cell as `cell(params, carry, x)`; `{name}` is defined with other arguments."
-    yield from _other_params(cell, given["params"])
+    yield from other_params(cell, given["params"])
 
 
 def _dicts(path: str, tree: Any) -> Iterator[tuple[str, Any]]:
@@ -88,7 +88,7 @@ def _takes_three(cell: Any) -> bool:
     return any(p.name == "rng" for p in signature.parameters.values())
 
 
-def _other_params(cell: Any, params: Any) -> Iterator[str]:
+def other_params(cell: Any, params: Any) -> Iterator[str]:
     """The first leaf whose shape is not that of `cell.init`, if the cell has one."""
     if params is None or not hasattr(cell, "init"):
         return
