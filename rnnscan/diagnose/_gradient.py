@@ -82,9 +82,10 @@ def gradient_over_time(
     """
     plain = _scan_in_shapes(cell, params, carry, xs, options)  # every error of the arguments comes from here
     axis = options.pop("time_axis", 0)
-    xs, *flags = (_tree.move_time(_arrays(tree), axis, 0) for tree in (xs, options.get("mask"), options.get("resets")))
-    options |= {n: flag for n, flag in zip(("mask", "resets"), flags, strict=True) if flag is not None}
-    n_steps = count_steps(xs, options.get("n_steps"), 0, *flags)
+    options |= {n: jnp.asarray(options[n]) for n in ("lengths", "mask", "resets") if options.get(n) is not None}
+    xs = _tree.move_time(jax.tree.map(jnp.asarray, xs), axis, 0)
+    options |= {n: _tree.move_time(options[n], axis, 0) for n in ("mask", "resets") if n in options}
+    n_steps = count_steps(xs, options.get("n_steps"), 0, options.get("mask"), options.get("resets"))
     options["n_steps"] = n_steps
     start = _start(cell, params, carry, xs, options)
     # -0.0 is the zero that changes nothing: 0.0 + -0.0 is 0.0, and -0.0 + -0.0 is -0.0
@@ -124,10 +125,6 @@ class _Shifted:
 
     def __repr__(self) -> str:
         return name_of(self.cell)
-
-
-def _arrays(tree: Any) -> Any:
-    return jax.tree.map(jnp.asarray, tree)
 
 
 def _start(cell: Any, params: Any, carry: Any, xs: Any, options: dict[str, Any]) -> Any:
@@ -170,7 +167,7 @@ def _through_held_states(found: list[jax.Array], n_steps: int, options: dict[str
     the next valid step in scan order, or the carry returned; or, where that step starts from a reset, of none.
     """
     lengths, reverse = options.get("lengths"), options.get("reverse", False)
-    lengths = None if lengths is None else jnp.clip(jnp.asarray(lengths), 0, n_steps).astype(jnp.int32)
+    lengths = None if lengths is None else jnp.clip(lengths, 0, n_steps).astype(jnp.int32)
     valid = valid_steps(lengths, options.get("mask"), n_steps)
     if reverse:  # the shifts of steps are in input order, and the last one is that of the carry returned
         found = [jnp.concatenate([g[-1:], g[:-1]]) for g in found]
@@ -198,7 +195,7 @@ def _filled(gradient: jax.Array, valid: jax.Array, lost: jax.Array, reverse: boo
 
 def _batch_ndim(cell: Any, xs: Any, options: dict[str, Any]) -> int:
     if options.get("lengths") is not None:
-        return jnp.ndim(options["lengths"])
+        return options["lengths"].ndim
     for flags in (options.get("mask"), options.get("resets")):
         if flags is not None:
             return flags.ndim - 1

@@ -93,7 +93,7 @@ def test_lstm_equals_the_loop_from_each_step(lstm_case, how, reverse):
     fresh = jax.tree.map(lambda leaf: leaf - 0.7, start)
     options, valid, boundaries = {
         "plain": ({}, jnp.ones((T, B), bool), None),
-        "lengths": ({"lengths": jnp.asarray([3, 0])}, jnp.arange(T)[:, None] < jnp.asarray([3, 0]), None),
+        "lengths": ({"lengths": [3, 0]}, jnp.arange(T)[:, None] < jnp.asarray([3, 0]), None),
         "mask": ({"mask": mask}, mask, None),
         "resets": ({"mask": mask, "resets": resets, "reset_carry": fresh}, mask, resets),
     }[how]
@@ -202,3 +202,19 @@ def test_errors_of_the_arguments_are_those_of_scan():
     cell = rs.cells.Linear(3, 1)
     with pytest.raises(rs.LengthError, match="exceeds T = 5"):
         gradient_over_time(loss, cell, cell.init(jax.random.key(0)), None, XS, lengths=jnp.asarray([6, 1]))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nan_in_padding_and_sequences_without_steps(key, reverse):
+    cell = rs.cells.GRU(3, 4)
+    params = cell.init(key)
+    read = lambda h, ys: jnp.sum(h**3)
+    padded = XS.at[3:, 0].set(jnp.nan)
+    found = gradient_over_time(read, cell, params, None, padded, lengths=[3, T], reverse=reverse)
+    row = gradient_over_time(read, cell, params, None, XS[:3, :1], reverse=reverse).gradients[:, 0]
+    close(found.gradients[:4, 0], row)
+    held = row[3] if reverse else 3 * rs.scan(cell, params, None, XS[:3, :1])[0][0] ** 2
+    close(found.gradients[4:, 0], jnp.stack([held, held]))
+    start = jnp.full((B, 4), 0.7)
+    empty = gradient_over_time(read, cell, params, start, XS[:0], lengths=[0, 0], reverse=reverse)
+    close(empty.gradients, 3 * start[None] ** 2)
