@@ -12,8 +12,10 @@ from ._cache import run_cached
 from ._errors import SequenceError
 from ._loop import Loop
 from ._options import Options, read_options
-from ._rewrite import debug as debug_loop, last_output, masking, no_output, report, valid_steps
-from ._rewrite import progress as progress_loop, resets as reset_loop
+from ._rewrite import debug as debug_loop
+from ._rewrite import last_output, masking, no_output, report, valid_steps
+from ._rewrite import progress as progress_loop
+from ._rewrite import resets as reset_loop
 from ._run import RUNNERS
 from ._start import Batch, bare_loop, fresh_carry
 from ._types import check_callable, name_of, rng_name, rng_use
@@ -55,26 +57,27 @@ def scan(
     - `cell`: a function `(params, carry, x) -> (carry, y)`, or a cell of the library. One that takes `rng` as fourth
       argument is stochastic and needs `key`.
     - `params`: any pytree; what the cell closes over gets gradients as well.
-    - `carry`: the state before the first step, any pytree. None means `cell.initial_carry(batch_shape)`, the batch shape
-      being that of the first leaf of xs without time and the cell's `x_ndim` feature axes; for a bare function it
-      means no carry (the scan is a map). Python numbers take the dtype that the cell gives them; arrays keep theirs.
+    - `carry`: the state before the first step, any pytree. None means `cell.initial_carry(batch_shape)`, the batch
+      shape being that of the first leaf of xs without time and the cell's `x_ndim` feature axes; for a bare function
+      it means no carry (the scan is a map). Python numbers take the dtype that the cell gives them; arrays keep theirs.
     - `xs`: any pytree of sequences `(T, *batch, ...)`, or None with `n_steps`.
 
     **Other arguments**
 
     - `n_steps`: int >= 0. Cuts xs, mask and resets to their first `n_steps`; the number of steps where xs is None.
-    - `lengths`: int, shape `(*batch,)`: row b has `lengths[b]` in [0, T] valid steps, from its first on. Not with `mask`.
-    - `mask`: bool, `(T, *batch)` with time on `time_axis`: True where a step counts, in any pattern. A step that does not
-      count holds every leaf of the carry and repeats a valid step of its row, so that NaN in padding reaches neither
+    - `lengths`: int, shape `(*batch,)`: row b has `lengths[b]` in [0, T] valid steps, from its first on. Not with
+      `mask`.
+    - `mask`: bool, `(T, *batch)` with time on `time_axis`: True where a step counts, in any pattern. A step that does
+      not count holds every leaf of the carry and repeats a valid step of its row, so that NaN in padding reaches neither
       values nor gradients. `lengths.shape`, or that of mask or resets without time, defines the batch axes.
-    - `resets`: bool, like mask: a boundary between t-1 and t. Forward, step t starts from `reset_carry`; with `reverse`,
-      step t-1 does. A masked step ignores it.
+    - `resets`: bool, like mask: a boundary between t-1 and t. Forward, step t starts from `reset_carry`; with
+      `reverse`, step t-1 does. A masked step ignores it.
     - `reset_carry`: like `carry`; None means the carry given.
     - `reverse`: from right to left inside each row's valid steps; ys stay in input order.
     - `time_axis`: >= 0, the axis of time in every leaf of xs, ys, mask and resets.
     - `masked_output`: "zero", or "hold" for a copy of the last valid output in scan order (zeros before the first).
-    - `outputs`: "all"; "last", each row's last valid output in scan order (zeros if it has none), with nothing of length T
-      stored; or "none".
+    - `outputs`: "all"; "last", each row's last valid output in scan order (zeros if it has none), with nothing of
+      length T stored; or "none".
     - `unroll`: int >= 1, how many steps are written out in each iteration of the compiled loop; True for all.
     - `remat`: comes later; must be None.
     - `method`: "sequential" compiles one step and repeats it; "unrolled" compiles a static graph of all steps;
@@ -88,8 +91,8 @@ def scan(
     **Returns** `(carry, ys)`: the carry after each row's last valid step, and the outputs stacked over time.
 
     **Raises** `CarryError` or `CellOutputError` if the cell does not return `(carry, y)` with a carry like the one it
-    was given; `SequenceError`, `LengthError`, `TypeError` or `ValueError` if the arguments do not fit together, naming the
-    leaf, what came and what was expected; `NotImplementedError` for `remat` and the methods that come later.
+    was given; `SequenceError`, `LengthError`, `TypeError` or `ValueError` if the arguments do not fit together, naming
+    the leaf, what came and what was expected; `NotImplementedError` for `remat` and the methods that come later.
 
     Eager calls are compiled once for equal cells, options and shapes.
 
@@ -144,7 +147,7 @@ def _check_selection(
     """lengths, mask and resets as arrays, checked one by one and against each other."""
     axis, sizes = options.time_axis, [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
     if lengths is not None and mask is not None:
-        raise ValueError("give `lengths` or `mask`, not both: lengths = n is the mask that is True for the first n steps")
+        raise ValueError("give `lengths` or `mask`, not both: lengths = n is the mask that is True for the first n")
     if reset_carry is not None and resets is None:
         raise ValueError("`reset_carry` was given without `resets`, so no step would use it")
     if mask is not None:
@@ -160,7 +163,8 @@ def _check_selection(
     for name, shape in shapes.items():
         first = next(iter(shapes))
         if shape != shapes[first]:
-            raise SequenceError(f"`{name}` has batch axes {shape}, but `{first}` has {shapes[first]}; give both the same.")
+            other = shapes[first]
+            raise SequenceError(f"`{name}` has batch axes {shape}, but `{first}` has {other}; give both the same.")
     return lengths, mask, resets
 
 
@@ -222,8 +226,8 @@ def _time_back(ys: Any, time_axis: int) -> Any:
     for name, leaf in _tree.named_leaves("y", ys):
         if leaf.ndim <= time_axis:
             raise SequenceError(
-                f"`{name}` has shape {leaf.shape[1:]} at each step, so that its outputs have no axis {time_axis} for time "
-                f"(`time_axis={time_axis}`)."
+                f"`{name}` has shape {leaf.shape[1:]} at each step, so that its outputs have no axis {time_axis} for "
+                f"time (`time_axis={time_axis}`)."
             )
     return _tree.move_time(ys, 0, time_axis)
 
@@ -243,7 +247,7 @@ def _warn_of_low_precision(carry: Any, n_steps: int) -> None:
         if n_steps > most and str(leaf.dtype) not in _low_precision_told:
             _low_precision_told.add(str(leaf.dtype))
             warnings.warn(
-                f"`{name}` is {leaf.dtype} and T = {n_steps} > {most}: sums of ones {what} at {most}. Accumulate in a wider "
-                "dtype, jnp.float32 for example.",
+                f"`{name}` is {leaf.dtype} and T = {n_steps} > {most}: sums of ones {what} at {most}. Accumulate in a "
+                "wider dtype, jnp.float32 for example.",
                 stacklevel=2,
             )

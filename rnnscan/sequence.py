@@ -37,8 +37,10 @@ def bidirectional(
 
     - `forward`, `backward`: cells; `params`, `carries`: pairs, one entry a direction (`carries=None` as in `scan`).
     - `xs`: sequences `(T, *batch, ...)`, read by both.
-    - `merge`: "concat" (on the last axis), "sum", "mul", "ave", applied to each leaf of the outputs, or None: ys is a pair.
-    - `key`: the forward cell gets `fold_in(key, 0)`, the backward one `fold_in(key, 1)`; needed if either is stochastic.
+    - `merge`: "concat" (on the last axis), "sum", "mul", "ave", applied to each leaf of the outputs, or None: ys is a
+      pair.
+    - `key`: the forward cell gets `fold_in(key, 0)`, the backward one `fold_in(key, 1)`; needed if either is
+      stochastic.
     - `reset_carry`: a pair, or None.
     - `options`: those of `scan`, for both directions, except `reverse`.
 
