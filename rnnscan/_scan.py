@@ -68,8 +68,8 @@ def scan(
     - `lengths`: int, shape `(*batch,)`: row b has `lengths[b]` in [0, T] valid steps, from its first on. Not with
       `mask`.
     - `mask`: bool, `(T, *batch)` with time on `time_axis`: True where a step counts, in any pattern. A step that does
-      not count holds every leaf of the carry and repeats a valid step of its row, so that NaN in padding reaches neither
-      values nor gradients. `lengths.shape`, or that of mask or resets without time, defines the batch axes.
+      not count holds every leaf of the carry and repeats a valid step of its row, so that NaN in padding reaches
+      neither values nor gradients. `lengths.shape`, or that of mask or resets without time, defines the batch axes.
     - `resets`: bool, like mask: a boundary between t-1 and t. Forward, step t starts from `reset_carry`; with
       `reverse`, step t-1 does. A masked step ignores it.
     - `reset_carry`: like `carry`; None means the carry given.
