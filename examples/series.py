@@ -82,7 +82,7 @@ def series(t: Any) -> Any:
 
 
 def windows(starts: Any) -> jax.Array:
-    """Values `(WINDOW + 1, *starts.shape, 1)` from each start: all but the last are input, all but the first targets."""
+    """Values `(WINDOW + 1, *starts.shape, 1)` from each start: all but the last are input, all but the first target."""
     ages = RESOLUTION * jnp.arange(WINDOW + 1, dtype=starts.dtype)
     return series(starts + ages.reshape(-1, *[1] * starts.ndim))[..., None]
 

@@ -1,21 +1,20 @@
 """The examples run, their figures of merit hold with `--fast`, and NumPy alone agrees with the published digits."""
 
 import importlib
-import importlib.util
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
+import rnnscan as rs
 from examples import __main__ as runner
-from examples import _job, counting, ode
+from examples import _job, counting, ode, rows, series
 
 
 @pytest.mark.parametrize("name", _job.JOBS)
 def test_job_meets_its_merits_when_fast(name, tmp_path, capsys):
-    if importlib.util.find_spec(f"examples.{name}") is None:
-        pytest.skip(f"examples/{name}.py is not there")
     merits = importlib.import_module(f"examples.{name}").run(_job.Settings(fast=True, out=tmp_path))
     assert merits and {merit.job for merit in merits} == {name}
     assert [merit for merit in merits if not merit.met] == []
@@ -77,6 +76,40 @@ def test_field_of_the_competition_is_the_published_one():
         y = y + 0.1 * (growth - np.array([1e-4, 2e-4]) * y.prod())
         ys.append(y)
     np.testing.assert_array_equal(np.round(np.array(ys)[10 * ode.TIMES - 1]), ode.POPULATIONS)
+
+
+def test_rows_without_mnist_says_so_and_reads_the_bundled_digits(monkeypatch, tmp_path, capsys):
+    def absent(*arguments, **options):
+        raise rs.DataFileError("cannot find MNIST anywhere")
+
+    monkeypatch.setattr(rs.data, "mnist", absent)
+    merits = rows.run(_job.Settings(fast=True, out=tmp_path))
+    assert "no MNIST, so scikit-learn's 8x8 digits instead: cannot find MNIST anywhere" in capsys.readouterr().out
+    assert [merit.expected for merit in merits] == [">= 95.0%"] * 2 and all(
+        "8x8 digits" in merit.what for merit in merits
+    )
+    assert [merit for merit in merits if not merit.met] == []
+
+
+def test_rows_reach_their_merit_only_if_every_seed_does():
+    plan = rows.Plan("MNIST", rs.data.digits(), 10, (0, 1, 2), {"LSTM": 0.987})
+    assert rows.merit("LSTM", plan, [0.987, 0.99, 0.99]).met
+    missed = rows.merit("LSTM", plan, [0.98, 0.99, 1.0])
+    assert not missed.met and missed.ours == "99.00% (sd 1.00%: 98.00%, 99.00%, 100.00%)"
+
+
+def test_written_values_come_from_the_twenty_before_them(key):
+    """Against NumPy: relu units read a window from a zero state, the projection of the last state is the next value."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.01, series.RELU.init(key))
+    real = [t * np.sin(t) / 3 + 2 * np.sin(5 * t) for t in series.INSTANCE + 0.1 * np.arange(20)]
+    for given, written in zip(([0.0] * 20, real), series.write(params, n_steps=3), strict=True):
+        values = list(given)
+        for _ in range(3):
+            h = np.zeros(series.UNITS)
+            for x in values[-20:]:
+                h = np.maximum(x * params["cell"]["w_x"][0] + h @ params["cell"]["w_h"] + params["cell"]["b"], 0)
+            values.append((h @ params["w_y"] + params["b_y"]).item())
+        np.testing.assert_allclose(written, values, rtol=1e-12, atol=1e-12)
 
 
 def test_unknown_job_names_the_known_ones(capsys):
