@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 
+from . import _tree
+
 
 _MOST_PROGRAMS = 512
 _FRESH_CLOSURES = 8
@@ -31,8 +33,14 @@ class _Program:
 
     def __init__(self, run: Callable[..., Any], options: Hashable, surroundings: tuple[Any, ...]):
         self.surroundings = surroundings
+        self.traced = False
         self._cell = threading.local()
-        self._jitted = jax.jit(lambda *arrays: run(self._cell.value, options, *arrays))
+
+        def traced(*arrays: Any) -> Any:
+            self.traced = True
+            return run(self._cell.value, options, *arrays)
+
+        self._jitted = jax.jit(traced)
 
     def __call__(self, cell: Any, *arrays: Any) -> Any:
         outer = getattr(self._cell, "value", None)  # a cell may itself scan with an equal cell
@@ -50,20 +58,30 @@ def run_cached(run: Callable[..., Any], cell: Any, options: Hashable, *arrays: A
     if key is None and dataclasses.is_dataclass(cell):
         key = _weak(cell)  # a list or an array in a field cannot be compared: known by identity, as functions are
         functions.append(cell)
-    surroundings = tuple(part for function in functions for part in _surroundings(function))
-    if key is None or any(isinstance(part, jax.core.Tracer) for part in surroundings):
+    surroundings = _all_surroundings(functions)
+    if key is None or not _tree.is_concrete(surroundings):
         return run(cell, options, *arrays)
     key = (run, key, options)
     with _lock:
         program = _programs.get(key)
         if program is None or not _same(program.surroundings, surroundings):
             changed = program is not None
-            if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
+            if _tree.is_concrete(arrays):
                 _warn_of_fresh(functions, changed)
-            program = _programs[key] = _Program(run, options, tuple(_remember(part) for part in surroundings))
+            program = _programs[key] = _Program(run, options, _remember(surroundings))
             while len(_programs) > _MOST_PROGRAMS:
                 del _programs[next(iter(_programs))]
-    return program(cell, *arrays)
+    program.traced = False
+    result = program(cell, *arrays)
+    if program.traced:  # what the cell itself changes while it is traced, a counter say, is no change to compile for
+        surroundings = _all_surroundings(functions)
+        if _tree.is_concrete(surroundings):
+            program.surroundings = _remember(surroundings)
+    return result
+
+
+def _all_surroundings(functions: list[Any]) -> tuple[Any, ...]:
+    return tuple(part for function in functions for part in _surroundings(function))
 
 
 def _key(cell: Any) -> Hashable | None:
@@ -179,13 +197,18 @@ def _names(code: types.CodeType) -> list[str]:
     return [*code.co_names, *inner]
 
 
-def _remember(part: Any) -> Any:
-    if isinstance(part, int | float | complex | str | bytes | type(None)):
-        return part
-    try:
-        return weakref.ref(part)
-    except TypeError:
-        return part
+def _remember(surroundings: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers and text as they are, everything else by weak reference where it can be had."""
+
+    def one(part: Any) -> Any:
+        if isinstance(part, int | float | complex | str | bytes | type(None)):
+            return part
+        try:
+            return weakref.ref(part)
+        except TypeError:
+            return part
+
+    return tuple(map(one, surroundings))
 
 
 def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:

@@ -6,30 +6,26 @@ from typing import Any
 import jax
 
 
-def _varying(leaf: Any) -> frozenset[str]:
-    """Mesh axes over which a value differs inside `shard_map`; empty outside."""
-    return frozenset(getattr(jax.typeof(leaf), "vma", ()))
+def _varying(aval: Any) -> frozenset[str]:
+    """Mesh axes over which a value differs inside `shard_map`; empty outside. `vma` before jax 0.10, now in a record."""
+    if hasattr(aval, "vma"):
+        return frozenset(aval.vma)
+    return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
 
 
-def match_varying(step: Callable[[Any], Any], state: Any) -> Any:
-    """`state` marked as varying over every mesh axis over which `step(state)` varies.
+def match_varying(step: Callable[[Any, Any], Any], state: Any, inputs: Any) -> Any:
+    """`state` marked as varying over every mesh axis over which `step(state, inputs)` varies.
 
     Inside `shard_map`, `lax.scan` refuses a carry that starts out equal on all devices (zeros, say) and then depends
     on sharded data. Outside it nothing changes.
     """
-    for _ in range(len(jax.tree.leaves(state)) + 1):
-        after = jax.make_jaxpr(step, return_shape=False)(state).out_avals if _in_shard_map() else None
-        if after is None:
-            return state
-        leaves, structure = jax.tree.flatten(state)
-        missing = [frozenset(getattr(b, "vma", ())) - _varying(a) for a, b in zip(leaves, after, strict=True)]
+    leaves, structure = jax.tree.flatten(state)
+    if not any(_varying(jax.typeof(leaf)) for leaf in [*leaves, *jax.tree.leaves(inputs)]):
+        return state
+    for _ in range(len(leaves) + 1):  # one leaf may make another vary a step later
+        avals = jax.make_jaxpr(step)(jax.tree.unflatten(structure, leaves), inputs).out_avals
+        missing = [_varying(b) - _varying(jax.typeof(a)) for a, b in zip(leaves, avals, strict=True)]
         if not any(missing):
-            return state
-        cast = [jax.lax.pcast(a, tuple(m), to="varying") if m else a for a, m in zip(leaves, missing, strict=True)]
-        state = jax.tree.unflatten(structure, cast)
-    return state
-
-
-def _in_shard_map() -> bool:
-    mesh = jax.sharding.get_abstract_mesh()
-    return bool(mesh.manual_axes)
+            break
+        leaves = [jax.lax.pcast(a, tuple(m), to="varying") if m else a for a, m in zip(leaves, missing, strict=True)]
+    return jax.tree.unflatten(structure, leaves)

@@ -35,8 +35,9 @@ def debug(loop: Loop, xs: Any, valid: jax.Array | None, batch_ndim: int | None) 
     start = (x_0, loop.carry_of(loop.state), _tree.zeros_like(loop.output))
     labels = tuple((name, leaf.shape) for root, tree in zip(("xs", "carry", "ys"), start, strict=True)
                    for name, leaf in _tree.named_leaves(root, tree))  # fmt: skip
-    integers = (jnp.asarray(i, jnp.int32) for i in (_NOTHING, 0, 0))
-    found = _look(Report(*integers, jnp.asarray(False), labels, batch_ndim), jnp.asarray(_AT_START, jnp.int32), start)
+    number = lambda i: jnp.asarray(i, jnp.int32)
+    nothing = Report(number(_NOTHING), number(0), number(0), jnp.asarray(False), labels, batch_ndim)
+    found = _look(nothing, number(_AT_START), start)
 
     def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
         state, found = state

@@ -2,11 +2,11 @@
 
 `where` alone is not enough: the step it discards is still differentiated, and `0 * inf` is NaN. Replacing the input of
 a masked step by a harmless one is not enough either: `p / (x - h)` is singular where the *held* carry meets an old
-input. So a masked step repeats the nearest valid step in scan order exactly, with the carry that went into that step and
-its input, which are finite if the row's valid part is. Before a row's first valid step these are the initial carry and the
-first valid input. A row without a valid step borrows the first step of a row that has one; if no row has, the input is 1/2.
-What a repeated step computes is dropped, in values and in derivatives, hence the `stop_gradient`s lose nothing and save
-the transposed gather.
+input. So a masked step repeats the nearest valid step in scan order exactly, with the carry that went into that step
+and its input, which are finite if the row's valid part is. Before a row's first valid step these are the initial carry
+and the first valid input. A row without a valid step borrows the first step of a row that has one; if no row has any,
+the input is 1/2 (not 1: `log(1 - x)`). What a repeated step computes is dropped, in values and in derivatives, hence
+the `stop_gradient`s lose nothing and save the transposed gather.
 """
 
 from typing import Any

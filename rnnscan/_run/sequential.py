@@ -18,6 +18,6 @@ def sequential(loop: Loop, unroll: int | bool = 1) -> tuple[Any, Any]:
         return loop.step(loop.params, state, *inputs_and_t)
 
     inputs = (loop.inputs, t)
-    state = match_varying(lambda state: body(state, _tree.at_time(inputs, 0))[0], loop.state)
+    state = match_varying(lambda state, inputs: body(state, _tree.at_time(inputs, 0))[0], loop.state, inputs)
     state, outputs = jax.lax.scan(body, state, inputs, loop.n_steps, reverse=loop.reverse, unroll=unroll)
     return loop.finish(state, outputs)
