@@ -7,8 +7,8 @@ import jax
 
 
 def _varying(aval: Any) -> frozenset[str]:
-    """Mesh axes over which a value differs inside `shard_map`; empty outside. `vma` before jax 0.10, now in a record."""
-    if hasattr(aval, "vma"):
+    """Mesh axes over which a value differs inside `shard_map`; empty outside."""
+    if hasattr(aval, "vma"):  # before jax 0.10.2
         return frozenset(aval.vma)
     return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
 

@@ -104,7 +104,7 @@ def _message(found: Report, name: str) -> str | None:
 
 
 def _place(index: tuple[int, ...], batch_ndim: int | None) -> str:
-    """`, row 1 (index (1, 3))`; where the batch axes are unknown, the first of two or more axes is taken for the rows."""
+    """`, row 1 (index (1, 3))`; with unknown batch axes, the first of two or more axes is taken for the rows."""
     if not index:
         return ""
     row = index[: batch_ndim if batch_ndim is not None else int(len(index) > 1)]
