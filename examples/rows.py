@@ -30,6 +30,7 @@ from ._job import Merit, Settings
 
 UNITS, BATCH = 150, 150
 PEAK_RATES = {"Elman": 2e-3, "LSTM": 3e-3}
+PUBLISHED = {"Elman": "97.3% after 10 epochs", "LSTM": "98.7% with three layers"}  # on the whole of MNIST
 NEIGHBOUR = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"  # used if $RNNSCAN_DATA is not set
 
 
@@ -130,7 +131,10 @@ def merit(kind: str, plan: Plan, reached: list[float]) -> Merit:
     if len(reached) > 1:
         ours = f"{np.mean(reached):.2%} (sd {np.std(reached, ddof=1):.2%}: {', '.join(f'{r:.2%}' for r in reached)})"
     what = f"{kind}, test accuracy on {plan.name}, {plan.epochs} epochs"
-    return Merit("rows", what, ours, f">= {plan.expected[kind]:.1%}", min(reached) >= plan.expected[kind])
+    expected = f">= {plan.expected[kind]:.1%}"
+    if plan.name == "MNIST":
+        expected += f", published {PUBLISHED[kind]}"
+    return Merit("rows", what, ours, expected, min(reached) >= plan.expected[kind])
 
 
 def draw(settings: Settings, plan: Plan, fits: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ the manner of the series.
 
 Last, three layers of tanh units with dropout, trained with a key and judged without noise. The tutorial drops half of
 every layer's input, the series itself included; its notebook's training error stays between 2.2 and 4.5 from iteration
-400 on. Dropout between the layers only leaves the series whole, and predicts it better.
+400 on, and ours, its noise off, predicts worse than repeating the last value. Dropout between the layers only
+leaves the series whole, and predicts it well.
 """
 
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def run(settings: Settings) -> list[Merit]:
         draw_prediction(settings, first[RELU])
         draw_written(settings, {plan.n_steps: first[RELU], plan.longer: longer[0].params})
         draw_stacks(settings, first)
-        return [*one_layer_merits(plan, fits[RELU]), written_merit(plan, longer), *stack_merits(plan, fits)]
+        return [*one_layer_merits(plan, fits[RELU]), written_merit(plan, fits[RELU], longer), *stack_merits(plan, fits)]
 
 
 def series(t: Any) -> Any:
@@ -154,10 +155,13 @@ def one_layer_merits(plan: Plan, fits: list[rs.train.Fit]) -> list[Merit]:
     ]
 
 
-def written_merit(plan: Plan, fits: list[rs.train.Fit]) -> Merit:
+def written_merit(plan: Plan, fits: list[rs.train.Fit], longer: list[rs.train.Fit]) -> Merit:
     """How far the first values written after the real window are from the series, which there moves by 10."""
+    for n_steps, trained in ((plan.n_steps, fits), (plan.longer, longer)):
+        largest = [float(np.abs(write(fit.params)).max()) for fit in trained]
+        print(f"  largest of 300 values written after {n_steps} iterations: {listed(largest, '.3g')}")
     truth = series(INSTANCE + RESOLUTION * np.arange(WINDOW, 2 * WINDOW))
-    apart = [float(np.sqrt(np.mean((write(fit.params)[1, WINDOW : 2 * WINDOW] - truth) ** 2))) for fit in fits]
+    apart = [float(np.sqrt(np.mean((write(fit.params)[1, WINDOW : 2 * WINDOW] - truth) ** 2))) for fit in longer]
     what = f"{plan.longer} iterations: rms error of the first {WINDOW} values written"
     return merit(what, listed(apart, ".2f"), f"< {plan.written}", max(apart) < plan.written)
 
