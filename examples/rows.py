@@ -69,9 +69,9 @@ def make_plan(settings: Settings) -> Plan:
 
 def find_mnist(download: bool) -> Images | None:
     """MNIST from `$RNNSCAN_DATA`, the neighbouring folder, the cache or the network; None, and said so, if nowhere."""
-    beside = NEIGHBOUR if NEIGHBOUR.is_dir() and "RNNSCAN_DATA" not in os.environ else None
+    there = (NEIGHBOUR / "train-images-idx3-ubyte.gz").is_file() and "RNNSCAN_DATA" not in os.environ
     try:
-        return rs.data.mnist(beside, download=download)
+        return rs.data.mnist(NEIGHBOUR if there else None, download=download)
     except rs.DataFileError as error:
         print(f"  no MNIST, so scikit-learn's 8x8 digits instead: {error}")
         return None
