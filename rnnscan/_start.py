@@ -69,6 +69,8 @@ def _rows(cell: Any, xs: Any, batch: Batch | None) -> tuple[int, ...] | None:
 def _initial_carry(cell: Any, params: Any, rows: tuple[int, ...] | None) -> Any:
     if not hasattr(cell, "initial_carry"):
         return None  # a bare function without a carry is a map
+    if rows is None and getattr(cell, "x_ndim", 1) is None:
+        return cell.initial_carry((), params=params)  # says itself how its carry is made
     if rows is None:
         raise SequenceError(
             f"`carry=None` and `xs=None`: nothing tells the batch shape for cell `{name_of(cell)}`. Pass "

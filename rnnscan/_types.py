@@ -61,7 +61,10 @@ def rng_use(cell: Any) -> str:
     by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(by_place) > 3 and by_place[3].default is inspect.Parameter.empty:
         return "required"
-    return "optional" if any(p.name == "rng" for p in parameters[3:]) else "never"
+    named = next((p for p in parameters[3:] if p.name == "rng"), None)
+    if named is None:
+        return "never"
+    return "required" if named.default is inspect.Parameter.empty else "optional"
 
 
 def rng_name(cell: Any) -> str:

@@ -24,7 +24,7 @@ GZIP_LIMIT = 1032  # deflate packs 258 bytes into two bits at best: 1032 to 1
 
 
 def read_idx(path: str | PathLike[str], *, expect: str | None = None) -> np.ndarray:
-    """The array in an IDX file, gzipped or plain (its first bytes tell), in the machine's byte order.
+    """The array in the IDX file at `path`, gzipped or plain (its first bytes tell), in the machine's byte order.
 
     `expect`: "images" (three axes of uint8) or "labels" (one axis of uint8) raises for a file of another kind; None
     takes any kind. No more memory is taken than header and file size allow for, whatever the file claims.

@@ -176,7 +176,7 @@ def Midpoint(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: f
         ----+--------
             |  0   1
 
-    Arguments, carry and errors as in `Euler`.
+    Arguments (`field`, `dt`, `t0`), carry and errors as in `Euler`.
     Source: Runge 1895; Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I (2nd ed.), section II.1.
     """
     return RungeKutta(tables.MIDPOINT, field, dt, t0)
@@ -190,7 +190,7 @@ def Heun(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: float
         --+---------
           | 1/2 1/2
 
-    (Some books call a method of order 3 by this name.) Arguments, carry and errors as in `Euler`.
+    (Some books call a method of order 3 by this name.) Arguments (`field`, `dt`, `t0`), carry and errors as in `Euler`.
     Source: Heun 1900; Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I (2nd ed.), section II.1.
     """
     return RungeKutta(tables.HEUN, field, dt, t0)
@@ -206,7 +206,7 @@ def RK4(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: float 
         ----+----------------
             | 1/6 1/3 1/3 1/6
 
-    Arguments, carry and errors as in `Euler`.
+    Arguments (`field`, `dt`, `t0`), carry and errors as in `Euler`.
     Source: Kutta 1901; Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I (2nd ed.), section II.1.
     """
     return RungeKutta(tables.RK4, field, dt, t0)

@@ -68,7 +68,7 @@ def batches(arrays: Any, batch_size: int, *, key: Any = None, drop_last: bool = 
 
 
 def pad(sequences: Sequence[Any], *, length: int | None = None, multiple: int = 1, value: Any = 0) -> tuple[Any, Any]:
-    """Sequences `(T_i, ...)` as one array `(T, B, ...)` filled up with `value`, and their lengths `(B,)`, int32.
+    """The `sequences` `(T_i, ...)` as one array `(T, B, ...)` filled up with `value`, and their lengths `(B,)`, int32.
 
     A sequence is an array, or a pytree of arrays with one T_i; then the result is such a pytree. T is the longest
     T_i, rounded up to a multiple of `multiple` (every T compiles anew, so few of them are better), or `length`.
@@ -120,6 +120,7 @@ def bucket(
       `(padded, lengths, extras of these rows)`.
     * `drop_last=False`: the remainder of each bucket is a smaller batch of its own, so the step compiles at most
       twice a bucket, and nothing is left out. With True remainders are left out.
+    * `value`: what padding holds, as in `pad`.
     * `key`: see `Batches`. Shuffling mixes the rows of each bucket and then the order of all batches.
 
     Raises: `SequenceError` as `pad` does, and for a sequence longer than the last boundary.

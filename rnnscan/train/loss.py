@@ -43,7 +43,9 @@ def masked_cross_entropy(
     time_axis: int = 0,
     with_count: bool = False,
 ) -> Any:
-    """The mean over valid steps of `-log softmax(logits)[label]`, in nats; arguments and errors as in `masked_mean`.
+    """The mean over valid steps of `-log softmax(logits)[label]`, in nats.
+
+    `lengths`, `mask`, `time_axis`, `with_count` and errors as in `masked_mean`.
 
     Shapes: `logits` `(T, *batch, n_classes)`, `labels` (ints) `(T, *batch)`; without `lengths` and `mask` any leading
     axes, such as `(batch, n_classes)` and `(batch,)`. The loss is optax's
@@ -73,7 +75,9 @@ def masked_squared_error(
     time_axis: int = 0,
     with_count: bool = False,
 ) -> Any:
-    """The mean over valid steps (and features) of `(prediction - target)^2`; arguments and errors as in `masked_mean`.
+    """The mean over valid steps (and features) of `(prediction - target)^2`.
+
+    `lengths`, `mask`, `time_axis`, `with_count` and errors as in `masked_mean`.
 
     Shapes: both `(T, *batch, ...)`, and equal: `(batch, 1)` against `(batch,)` raises instead of broadcasting. Both
     have one real floating-point dtype. The loss is `optax.squared_error`; both are replaced by 0 in padding before it.
