@@ -112,7 +112,7 @@ def scan(
     )  # fmt: skip
     _inputs.check_arrays(params=params, carry=carry, xs=xs, reset_carry=reset_carry)
     _check_randomness(cell, key)
-    x_ndim = getattr(cell, "x_ndim", 0)
+    x_ndim = getattr(cell, "x_ndim", None) or 0  # an integrator has None: only its field knows
     lengths, mask, resets = _check_selection(options, xs, x_ndim, lengths, mask, resets, reset_carry)
     arrays = (params, carry, xs, lengths, mask, resets, reset_carry, key)
     if method == "reference":
@@ -210,7 +210,8 @@ def _batch_ndim(cell: Any, xs: Any, batch: Batch | None) -> int | None:
     if batch is not None:
         return len(batch[1])
     leaves = jax.tree.leaves(xs)
-    return leaves[0].ndim - 1 - cell.x_ndim if leaves and hasattr(cell, "x_ndim") else None
+    x_ndim = getattr(cell, "x_ndim", None)
+    return leaves[0].ndim - 1 - x_ndim if leaves and x_ndim is not None else None
 
 
 def _execute(loop: Loop, options: Options) -> tuple[Any, Any]:
