@@ -13,6 +13,14 @@ from examples import __main__ as runner
 from examples import _job, counting, ode, rows, series
 
 
+@pytest.fixture(autouse=True)
+def _optimised():
+    """Training spends its time in compiled code, unlike the other tests (conftest)."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.parametrize("name", _job.JOBS)
 def test_job_meets_its_merits_when_fast(name, tmp_path, capsys):
     merits = importlib.import_module(f"examples.{name}").run(_job.Settings(fast=True, out=tmp_path))
