@@ -1,5 +1,6 @@
 """A progress bar for the loop, moved from inside the compiled program."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,8 @@ def progress(loop: Loop) -> Loop:
     every = max(_STEPS_A_MOVE, -(-n // _MOST_MOVES))
     bar = _Bar(n)
     places = sorted({1, *range(every, n, every), n})  # how many steps are done
-    moves = [_stay, *(partial(jax.debug.callback, partial(bar.move_to, done)) for done in places)]
+    moves: list[Callable[[], None]] = [_stay]
+    moves += [partial(jax.debug.callback, partial(bar.move_to, done)) for done in places]
     which = jnp.zeros(n, jnp.int32).at[jnp.array(places) - 1].set(jnp.arange(1, len(places) + 1, dtype=jnp.int32))
 
     def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
