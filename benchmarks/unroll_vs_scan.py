@@ -42,7 +42,7 @@ class Sizes:
     in_size: int = 28
     hidden_size: int = 150
     compile_rounds: int = 7
-    compile_budget_s: float = 5.0  # a row that has taken this long is not compiled again
+    compile_budget_s: float = 4.0  # a row that has taken this long is not compiled again
     run_rounds: int = 20
 
 
@@ -120,7 +120,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     kinds = [(cell, job) for cell in CELLS for job in JOBS]
     quantities = {"trace_and_compile_s": "trace and compile (s)", "run_s": "run (s)"}
-    colours = dict(zip(METHODS, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
+    colours = dict(zip(METHODS, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=False))
     fig, axes = plt.subplots(2, len(kinds), figsize=(13, 6.4), sharex=True, sharey="row", layout="constrained")
     for column, (cell, job) in enumerate(kinds):
         for ax, quantity in zip(axes[:, column], quantities, strict=True):
