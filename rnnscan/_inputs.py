@@ -117,7 +117,9 @@ def _different_sizes(sizes: dict[str, int], name: str) -> str:
     )
 
 
-def check_lengths(lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: int = 0) -> jax.Array:
+def check_lengths(
+    lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: int = 0, root: str = "xs"
+) -> jax.Array:  # fmt: skip
     """`lengths` as an int32 array; integers, of the batch shape, and within [0, longest] where they can be seen."""
     lengths = _as_array("lengths", lengths, "integers, one for each row")
     if lengths.dtype == jnp.bool_:
@@ -126,7 +128,7 @@ def check_lengths(lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: i
         )
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"`lengths` must be integers, got {lengths.dtype}; write `jnp.asarray(lengths, jnp.int32)`")
-    check_batch("lengths", lengths.shape, xs, time_axis, x_ndim)
+    check_batch("lengths", lengths.shape, xs, time_axis, x_ndim, root)
     if _tree.is_concrete(lengths):
         values = np.asarray(lengths)
         wrong = np.argwhere((values < 0) | (values > longest))
@@ -194,9 +196,11 @@ def _axes(n_batch: int, time_axis: int) -> str:
     return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
 
-def check_batch(name: str, batch: tuple[int, ...], xs: Any, time_axis: int, x_ndim: int = 0) -> None:
+def check_batch(
+    name: str, batch: tuple[int, ...], xs: Any, time_axis: int, x_ndim: int = 0, root: str = "xs"
+) -> None:  # fmt: skip
     """Every leaf of xs, after time, starts with exactly the batch axes that `name` defines."""
-    for leaf_name, leaf in _tree.named_leaves("xs", xs):
+    for leaf_name, leaf in _tree.named_leaves(root, xs):
         shape = jnp.shape(leaf)
         if len(shape) <= time_axis:
             continue  # count_steps speaks of that
@@ -212,8 +216,8 @@ def check_batch(name: str, batch: tuple[int, ...], xs: Any, time_axis: int, x_nd
         )
 
 
-def check_key(key: Any) -> None:
-    """A PRNG key, new-style or legacy, and one only."""
+def check_key(key: Any, name: str = "key") -> Any:
+    """The key itself, if it is a PRNG key, new-style or legacy, and one only."""
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         shape = key.shape
@@ -221,11 +225,12 @@ def check_key(key: Any) -> None:
         shape = key.shape[:-1]  # a legacy key keeps its words on the last axis
     else:
         came = _tree.describe(key) if dtype is not None else f"{type(key).__name__} {_shown(key)}"
-        raise ValueError(f"`key` must be `jax.random.key(seed)`, got {came}")
+        raise ValueError(f"`{name}` must be jax.random.key(seed), got {came}")
     if shape != ():
         raise ValueError(
-            f"`key` must be one key, got an array of keys of shape {shape}; `scan` derives each step's own"
+            f"`{name}` must be one key, got an array of keys of shape {shape}; what needs more derives them from it"
         )
+    return key
 
 
 def _is_key_data(key: Any) -> bool:

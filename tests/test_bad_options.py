@@ -88,11 +88,11 @@ OPTIONS = [
 
 KEYS = [
     fails("M9 key an int", ValueError, run(noisy, None, key=0),
-          "`key` must be `jax.random.key(seed)`, got int 0"),
+          "`key` must be jax.random.key(seed), got int 0"),
     fails("M9 key an array of ints", ValueError, run(noisy, None, key=jnp.arange(2)),
-          "`key` must be `jax.random.key(seed)`, got int64[2]"),
+          "`key` must be jax.random.key(seed), got int64[2]"),
     fails("M9 key of three words", ValueError, run(noisy, None, key=np.zeros(3, np.uint32)),
-          "`key` must be `jax.random.key(seed)`, got uint32[3]"),
+          "`key` must be jax.random.key(seed), got uint32[3]"),
     fails("M9 several keys", ValueError, run(noisy, None, key=jax.random.split(jax.random.key(0), 3)),
           "`key` must be one key, got an array of keys of shape (3,)"),
     fails("M9 several legacy keys", ValueError, run(noisy, None, key=np.zeros((3, 2), np.uint32)),
@@ -133,7 +133,7 @@ BIDIRECTIONAL = [
     fails("key and no rng", ValueError, both(key=jax.random.key(0)),
           "`key` was given, but neither `Elman(...)` nor `Elman(...)` takes `rng`"),
     fails("key an int", ValueError, both((None, PARAMS), cells=(noisy, ELMAN), key=3),
-          "`key` must be `jax.random.key(seed)`, got int 3"),
+          "`key` must be jax.random.key(seed), got int 3"),
     fails("rng and no key", ValueError, both((None, PARAMS), cells=(noisy, ELMAN)),
           "cell `noisy` is stochastic"),
     fails("no second cell", TypeError, both(cells=(ELMAN, None)),

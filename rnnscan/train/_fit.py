@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from .._errors import NonFiniteError
-from ._checks import check_count, check_key
+from .._inputs import check_key
+from ._checks import check_count
 from ._compiled import compiled, like, strong
 from ._judge import Judge
 from ._source import EpochEnd, Source

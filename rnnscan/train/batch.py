@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import SequenceError
+from .._inputs import check_key
 from .._tree import describe, named_leaves
-from ._checks import check_count, check_key
+from ._checks import check_count
 
 
 @dataclass(frozen=True)

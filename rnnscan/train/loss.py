@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._errors import LengthError, SequenceError
+from .. import _inputs
+from .._errors import SequenceError
+from .._rewrite import valid_steps
 from .._tree import describe, is_concrete
 from ._checks import check_count
 
@@ -30,7 +32,7 @@ def masked_mean(
     ValueError (both given).
     """
     values = _array(values, "values")
-    valid = _valid(values.shape, lengths, mask, time_axis, "values")
+    valid = _valid(values, lengths, mask, time_axis, "values")
     return _mean(values, valid, time_axis, with_count)
 
 
@@ -56,7 +58,7 @@ def masked_cross_entropy(
     logits, labels = _array(logits, "logits"), _array(labels, "labels")
     _check_labels_type(logits, labels)
     n_classes = logits.shape[-1]
-    valid = _valid(labels.shape, lengths, mask, time_axis, "labels")
+    valid = _valid(labels, lengths, mask, time_axis, "labels")
     seen = jnp.ones(labels.shape, bool) if valid is None else _spread(valid, labels.shape, time_axis)
     in_range = (labels >= 0) & (labels < n_classes)
     _check_labels(labels, seen & ~in_range, n_classes)
@@ -92,7 +94,7 @@ def masked_squared_error(
             "`masked_squared_error` needs prediction and target of one real floating-point dtype, got "
             f"{prediction.dtype} and {target.dtype}. Write `target.astype(prediction.dtype)`."
         )
-    valid = _valid(prediction.shape, lengths, mask, time_axis, "prediction")
+    valid = _valid(prediction, lengths, mask, time_axis, "prediction")
     if valid is not None:
         everywhere = _spread(valid, prediction.shape, time_axis)
         prediction, target = jnp.where(everywhere, prediction, 0), jnp.where(everywhere, target, 0)
@@ -126,52 +128,21 @@ def _spread(valid, shape, time_axis):
     return jnp.broadcast_to(valid.reshape(valid.shape + (1,) * (len(shape) - valid.ndim)), shape)
 
 
-def _valid(shape, lengths, mask, time_axis, name):
+def _valid(values, lengths, mask, time_axis, name):
     """Which steps count, bool `(T, *batch)`, or None for all of them."""
     if lengths is None and mask is None:
         return None
     if lengths is not None and mask is not None:
-        raise ValueError("give lengths or mask, not both.")
+        raise ValueError("give `lengths` or `mask`, not both.")
     time_axis = check_count(time_axis, "time_axis")
-    if time_axis >= len(shape):
-        raise SequenceError(f"`{name}` has shape {shape}: there is no axis {time_axis} for time.")
-    batch = shape[:time_axis] + shape[time_axis + 1 :]
+    if time_axis >= values.ndim:
+        raise SequenceError(f"`{name}` has shape {values.shape}: there is no axis {time_axis} for time.")
     if mask is not None:
-        return _valid_of_mask(_array(mask, "mask"), shape, batch, time_axis)
-    lengths = _array(lengths, "lengths")
-    _check_lengths(lengths, batch, shape[time_axis])
-    if lengths.dtype.itemsize < 4:  # so that T fits the type
-        lengths = lengths.astype(jnp.int32)
-    steps = jnp.arange(shape[time_axis], dtype=lengths.dtype)
-    return steps.reshape((-1,) + (1,) * lengths.ndim) < lengths
-
-
-def _valid_of_mask(mask, shape, batch, time_axis):
-    whole_number = jnp.issubdtype(mask.dtype, jnp.integer)
-    if whole_number and mask.ndim == 1 and mask.shape == batch[:1]:
-        raise SequenceError(f"`mask` is {describe(mask)}, which looks like lengths: pass lengths=.")
-    if mask.dtype != bool:
-        raise TypeError(f"`mask` must be bool, got {mask.dtype}; use mask > 0.")
-    n_axes = max(mask.ndim, time_axis + 1)
-    if mask.shape != shape[:n_axes]:
-        want = shape[: max(mask.ndim, 2)]
-        transposed = " It looks like (B, T): pass mask.T." if mask.ndim == 2 and mask.shape[::-1] == want else ""
-        axes = ", ".join(["B", "T"] if time_axis == 1 else ["T", "B"])
-        raise SequenceError(f"`mask` has shape {mask.shape}, expected ({axes}) = {want}.{transposed}")
-    return jnp.moveaxis(mask, time_axis, 0)
-
-
-def _check_lengths(lengths, batch, n_steps):
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"`lengths` must be integers, got {lengths.dtype}.")
-    if lengths.shape != batch[: lengths.ndim] or (batch and not lengths.ndim):
-        raise LengthError(f"`lengths` has shape {lengths.shape}, expected (B,) = {batch[: max(lengths.ndim, 1)]}.")
-    if is_concrete(lengths):
-        seen = np.asarray(lengths)
-        for index in np.argwhere((seen < 0) | (seen > n_steps))[:1]:
-            at, value = ", ".join(map(str, index)), seen[tuple(index)]
-            wrong = "is negative" if value < 0 else f"exceeds T = {n_steps}"
-            raise LengthError(f"`lengths[{at}]` = {value} {wrong}.")
+        mask = _inputs.check_flags("mask", mask, values, None, time_axis)
+        _inputs.count_steps(values, None, time_axis, mask)
+        return jnp.moveaxis(mask, time_axis, 0)
+    n_steps = values.shape[time_axis]
+    return valid_steps(_inputs.check_lengths(lengths, values, n_steps, time_axis, root=name), None, n_steps)
 
 
 def _check_labels_type(logits, labels):

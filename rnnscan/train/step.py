@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from .._errors import ParamsError
+from .._inputs import check_key
 from .._tree import describe, named_leaves
-from ._checks import check_key
 
 
 Loss = Callable[[Any, Any, Any], Any]

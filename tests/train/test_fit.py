@@ -121,8 +121,13 @@ def test_a_generator_feeds_as_many_steps_as_it_has(key):
         (DATA, {"evaluate": lambda p: p["w"]}, TypeError, "`evaluate` must return a float or a dict"),
         (DATA, {"opt_state": {"m": 1.0}}, ValueError, "`opt_state` does not belong to this optimizer"),
         (DATA, {"key": 0}, ValueError, r"`key` must be jax.random.key\(seed\), got int 0"),
-        (DATA, {"key": None}, ValueError, r"`key` must be jax.random.key\(seed\), got a NoneType"),
-        (DATA, {"key": jax.random.split(jax.random.key(0), 2)}, ValueError, r"must be one key, got \(2,\)"),
+        (DATA, {"key": None}, ValueError, r"`key` must be jax.random.key\(seed\), got NoneType None"),
+        (
+            DATA,
+            {"key": jax.random.split(jax.random.key(0), 2)},
+            ValueError,
+            r"must be one key, got an array of keys of shape \(2,\)",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_honoured(source, options, kind, message, key):
