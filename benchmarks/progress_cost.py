@@ -1,8 +1,8 @@
 """What `progress=True` costs: the same scan with and without its bar, in turn. `python -m benchmarks.progress_cost`.
 
-The bar is drawn on a pseudo-terminal that a thread reads and forgets, so that tqdm does all it does for a person. A third
-program, without a bar but with one call back to Python before the loop, shows how much of the cost is that of any program
-with a call back.
+The bar is drawn on a pseudo-terminal that a thread reads and forgets, so that tqdm does all it does for a person. A
+third program, without a bar but with one call back to Python before the loop, shows how much of the cost is that of any
+program with a call back.
 """
 
 import argparse
