@@ -1,6 +1,9 @@
 """Every test runs in float64 with strict promotion, on four virtual CPU devices; warnings are errors (pyproject)."""
 
+import contextlib
+import ctypes
 import os
+from pathlib import Path
 
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -18,3 +21,14 @@ jax.config.update("jax_disable_most_optimizations", True)  # tests look at value
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _bounded_memory():
+    """Compiled programs pile up over thousands of tests; a worker of more than 2 GB forgets them (seen on Linux only)."""
+    yield
+    pages = Path("/proc/self/statm")
+    if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2e9:
+        jax.clear_caches()
+        with contextlib.suppress(OSError, AttributeError):  # what was freed goes back, where the C library can do that
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
