@@ -25,7 +25,7 @@ def key():
 
 @pytest.fixture(autouse=True)
 def _bounded_memory():
-    """Compiled programs pile up over thousands of tests; a worker of more than 2 GB forgets them (seen on Linux only)."""
+    """Compiled programs pile up over thousands of tests; a worker of over 2 GB forgets them (on Linux)."""
     yield
     pages = Path("/proc/self/statm")
     if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2e9:
