@@ -116,16 +116,18 @@ INTEGRATOR = rs.ode.Midpoint(lotka, 0.1)
 CELLS = [
     library(rs.cells.Linear(3, 4)),
     library(rs.cells.Elman(3, 4)),
-    library(rs.cells.Elman(3, 4, activation="relu", double_bias=True)),
-    library(rs.cells.Elman(3, 4, activation="identity")),
+    library(rs.cells.Elman(3, 4, activation="relu", double_bias=True)),  # "identity" is Linear with a bias
     library(rs.cells.LSTM(3, 4)),
     library(rs.cells.GRU(3, 4)),
     library(rs.cells.GRU(3, 4, reset_after=False)),
     library(rs.wrap.Stack(rs.cells.Elman(3, 4), rs.cells.Linear(4, 2))),
-    library(rs.wrap.Residual(rs.cells.Linear(3, 3))),
-    library(rs.wrap.Project(rs.cells.Linear(3, 4), 2)),
-    library(rs.wrap.Dropout(rs.cells.Linear(3, 4), input=0.3, output=0.2, state=0.4), stochastic=True),
-    library(rs.wrap.Stack(rs.cells.Linear(3, 4), rs.cells.Elman(4, 2), dropout=0.5), stochastic=True),
+    library(rs.wrap.Project(rs.wrap.Residual(rs.cells.Linear(3, 3)), 2)),
+    library(
+        rs.wrap.Stack(
+            rs.wrap.Dropout(rs.cells.Linear(3, 4), input=0.3, output=0.2, state=0.4), rs.cells.Elman(4, 2), dropout=0.5
+        ),
+        stochastic=True,
+    ),
     library(rs.wrap.Dropout(rs.cells.LSTM(3, 4), state=0.4, per="sequence"), stochastic=True),
     Case("Midpoint", INTEGRATOR, lambda key: {"r": jnp.array([0.7, 0.4]), "a": jnp.array([0.3, 0.5])}, (2,),
          lambda key: INTEGRATOR.start(jnp.ones((ROWS, 2)), (ROWS,))),
