@@ -169,15 +169,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def seconds(value: dict[str, Any]) -> str:
-    """A spread of seconds as `1.23 ms`; `(n=1)` is said where one sample is all there is."""
+    """A spread of seconds as `1.23 ms`; `(n=1)` is said where one sample is all there is, `-` where none is."""
     median = value["median"]
+    if median is None:
+        return "-"
     unit, factor = next((u, f) for u, f in (("s", 1), ("ms", 1e3), ("us", 1e6)) if median * f >= 1 or u == "us")
     number = f"{median * factor:.3g}" if median * factor < 100 else f"{median * factor:.0f}"
     return f"{number} {unit}" + (" (n=1)" if value["n"] == 1 else "")
 
 
 def times(value: dict[str, Any], digits: int = 2) -> str:
-    """A spread of ratios as `1.04x [1.01, 1.09]`, the brackets being the quartiles; `(n=1)` in their place."""
+    """A spread of ratios as `1.04x [1.01, 1.09]`, the brackets being the quartiles; `(n=1)` in their place; `-`."""
+    if value["median"] is None:
+        return "-"
     bounds = "(n=1)" if value["n"] == 1 else f"[{value['q1']:.{digits}f}, {value['q3']:.{digits}f}]"
     return f"{value['median']:.{digits}f}x {bounds}"
 
