@@ -151,8 +151,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     machine, sizes = result["machine"], result["settings"]
     fig.suptitle(
         f"batch {sizes['batch']}, {sizes['in_size']} inputs, state {sizes['hidden_size']}, {machine['dtype']}; "
-        f"{machine['processor']}, {machine['cores']} cores, jax {machine['jax']}, {result['date']}; medians, quartiles; "
-        f"graphs of over {sizes['most_equations']:,} equations left out",
+        f"{machine['processor']}, {machine['cores']} cores, jax {machine['jax']}, {result['date']}; medians, "
+        f"quartiles; graphs of over {sizes['most_equations']:,} equations left out",
         fontsize=10,
     )
     fig.savefig(path, dpi=130)
