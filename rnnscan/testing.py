@@ -25,8 +25,9 @@ def check_cell(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
       outside the cell (appended to a list, say).
 
     >>> import jax.numpy as jnp, rnnscan as rs
-    >>> rs.testing.check_cell(lambda params, h, x: (h + params * x, h), 2.0, jnp.zeros(3), jnp.ones(3))
-    (ShapeDtypeStruct(shape=(3,), dtype=float32), ShapeDtypeStruct(shape=(3,), dtype=float32))
+    >>> carry, y = rs.testing.check_cell(lambda params, h, x: (h + params * x, h), 2.0, jnp.zeros(3), jnp.ones(3))
+    >>> print(carry.shape, y.shape)
+    (3,) (3,)
     """
     check_callable("check_cell", cell)
     _inputs.check_arrays(params=params, carry=carry, x=x)

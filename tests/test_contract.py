@@ -1,6 +1,7 @@
 """The lines of the contract that a table of options does not show: compiling, devices, dtypes, keys, batch axes."""
 
 import gc
+import sys
 import weakref
 from functools import partial
 
@@ -11,9 +12,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import rnnscan as rs
+from rnnscan._jaxpr.cost import flops
 from rnnscan._options import METHODS
 from tests.helpers import CELLS, ROWS, assert_close, count_compiles, library
 
+
+progress_rewrite = sys.modules["rnnscan._rewrite.progress"]  # the package has a function of that name
 
 XS = 0.2 + jnp.arange(30.0).reshape(5, 2, 3) / 20
 
@@ -188,14 +192,18 @@ def as_float(dtype, leaf):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("case", CELLS, ids=repr)
-def test_low_precision_is_kept_and_close(case, dtype):
+def test_low_precision_is_kept_and_close_and_compiled_once(case, dtype):
     key, noise = jax.random.key(0), jax.random.key(3) if case.stochastic else None
     results = []
     for d in (dtype, jnp.float64):
         cell, params, carry, xs = (case.cell, *case.make(key, 5, dtype))  # the same rounded numbers in both
         params, carry, xs = jax.tree.map(partial(as_float, d), (params, carry, xs))
         cell, params = case.bind(cell, params)
-        results.append(rs.scan(cell, params, carry, xs, n_steps=5, lengths=jnp.array([5, 0, 3]), key=noise))
+        run = partial(rs.scan, cell, params, carry, xs, n_steps=5, lengths=jnp.array([5, 0, 3]), key=noise)
+        results.append(run())
+    with count_compiles() as compiled:
+        run()
+    assert compiled == []
     low, full = (jax.tree.leaves(result) for result in results)
     assert {a.dtype for a in low if jnp.issubdtype(a.dtype, jnp.inexact)} == {jnp.dtype(dtype)}
     if case.stochastic:
@@ -323,3 +331,27 @@ def test_progress_and_debug_change_no_result():
     want = rs.scan(case.cell, params, None, xs)
     assert_close(rs.scan(case.cell, params, None, xs, progress=True, debug=True), want)
     assert want[1].shape == (5, ROWS, 4)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_progress_moves_inside_a_loop_that_takes_long(reverse, capsys, monkeypatch):
+    """Made to believe that every step takes long, the bar moves inside the loop, where it asks at each step."""
+    cell = lambda p, h, x: (jnp.cos(p * h + x), h)
+    run = lambda **options: rs.scan(cell, 0.9, 0.5, jnp.arange(40.0), reverse=reverse, **options)
+    conds = lambda **options: str(jax.make_jaxpr(lambda: run(**options))()).count("cond[")
+    want = run()
+    assert conds(progress=True) == 0  # over in no time: nothing is asked
+    monkeypatch.setattr(progress_rewrite, "_SECONDS_A_STEP", 1.0)
+    monkeypatch.setattr(progress_rewrite, "_SECONDS_UNSEEN", 0.0)
+    cell = lambda p, h, x: (jnp.cos(p * h + x), h)  # a new cell, a new program
+    assert conds(progress=True) == 1
+    assert_close(run(progress=True), want)
+    jax.effects_barrier()
+    assert "40/40" in capsys.readouterr().err
+
+
+def test_flops_counts_products_and_loops():
+    a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
+    assert flops(lambda a, b: a @ b, a, b) == 2 * 3 * 4 * 5
+    assert flops(lambda a, b: jnp.tanh(a @ b), a, b) == 2 * 3 * 4 * 5 + 15
+    assert flops(lambda a, b: jax.lax.scan(lambda c, _: (c, a @ b), 0.0, None, 7)[1], a, b) == 7 * 2 * 3 * 4 * 5
