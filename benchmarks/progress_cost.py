@@ -23,6 +23,7 @@ from . import timing
 
 
 LIMIT = 1.03
+KEEP = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 KINDS = ("without", "with", "call_back")
 SIZES = {"n_steps": 1000, "batch": 32, "in_size": 64, "hidden_size": 128}
 FAST = {"n_steps": 250, "batch": 2, "in_size": 3, "hidden_size": 4}
@@ -106,12 +107,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="pairs of runs of each job")
     parser.add_argument("--out", type=Path, default=timing.RESULTS, help="folder for the result file")
     parser.add_argument("--no-verdict", action="store_true", help="exit with 0 whatever was measured")
+    parser.add_argument("--keep-memory", action="store_true", help="start again with a glibc that keeps freed memory")
     options = parser.parse_args(argv)
+    kept = all(os.environ.get(name) == value for name, value in KEEP.items())
+    if options.keep_memory and not kept:  # read when a process starts
+        arguments = sys.argv[1:] if argv is None else argv
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.progress_cost", *arguments], os.environ | KEEP)
     sizes, rounds = (FAST, options.rounds or 3) if options.fast else (SIZES, options.rounds or 40)
     before = timing.load()
     rows = measure(sizes, rounds)
     settings = {"cell": "LSTM", **sizes, "rounds": rounds, "stderr": "pseudo-terminal", "limit": LIMIT}
-    path = timing.write(timing.result("progress_cost", before, settings, rows=rows), options.out)
+    settings["memory"] = "glibc keeps what is freed" if kept else "the C library's default"
+    name = "progress_cost_kept_memory" if kept else "progress_cost"
+    path = timing.write(timing.result(name, before, settings, rows=rows), options.out)
     head = ("LSTM, progress=True", "without", "with", "with / without", "one call back / without", "verdict")
     cells = [
         (r["job"], timing.seconds(r["without_s"]), timing.seconds(r["with_s"]), timing.times(r["ratio"], 3),
