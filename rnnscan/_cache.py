@@ -7,6 +7,7 @@ would go on with the old values. A function that closes over traced values is ne
 """
 
 import dataclasses
+import functools
 import threading
 import types
 import warnings
@@ -15,12 +16,16 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from . import _tree
 
 
 _MOST_PROGRAMS = 512
 _FRESH_CLOSURES = 8
+_MOST_SURROUNDINGS = 5000  # a function that reads more than this is not cached: looking through it takes too long
+_LIBRARIES = {"jax", "jaxlib", "numpy", "scipy", "optax", "rnnscan"}
+_WHOLE = (int, float, complex, str, bytes, type, types.ModuleType, types.BuiltinFunctionType, np.ndarray, jax.Array)
 
 _programs: dict[Hashable, "_Program"] = {}
 _known: set[Hashable] = set()
@@ -59,7 +64,7 @@ def run_cached(run: Callable[..., Any], cell: Any, options: Hashable, *arrays: A
         key = _weak(cell)  # a list or an array in a field cannot be compared: known by identity, as functions are
         functions.append(cell)
     surroundings = _all_surroundings(functions)
-    if key is None or not _tree.is_concrete(surroundings):
+    if key is None or len(surroundings) > _MOST_SURROUNDINGS or not _tree.is_concrete(surroundings):
         return run(cell, options, *arrays)
     key = (run, key, options)
     with _lock:
@@ -153,35 +158,48 @@ def _functions(cell: Any) -> Iterator[Any]:
         yield cell
 
 
-def _surroundings(function: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    """What a function reads from outside itself: closed-over values, globals, defaults, attributes of its object.
+def _surroundings(function: Any) -> list[Any]:
+    """What a function reads from outside itself, taken apart to arrays, numbers, text and objects.
 
-    Containers are opened; of the functions it calls, those of its own module are followed.
+    Closed-over values, globals and defaults; of an object its attributes, however deep; of the functions it calls what
+    they read in turn. A class, a module and the functions of `_LIBRARIES` are what they are.
     """
-    seen = set() if seen is None else seen
-    if id(function) in seen:
-        return
-    seen.add(id(function))
-    if isinstance(function, types.MethodType):
-        yield from jax.tree.leaves(vars(function.__self__) if hasattr(function.__self__, "__dict__") else None)
-        function = function.__func__
-    if hasattr(function, "func") and hasattr(function, "args"):  # functools.partial
-        yield from jax.tree.leaves((function.args, function.keywords))
-        function = function.func
-    function = getattr(function, "__wrapped__", function)
-    if not isinstance(function, types.FunctionType):
-        if hasattr(function, "__dict__") and callable(function):
-            yield from jax.tree.leaves(vars(function))
-        return
-    values = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
-    values += [function.__globals__[n] for n in _names(function.__code__) if n in function.__globals__]
-    values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for value in jax.tree.leaves(values):
-        yield value
-        if isinstance(value, types.FunctionType) and value.__globals__ is function.__globals__:
-            yield from _surroundings(value, seen)
-        elif isinstance(value, types.MethodType):
-            yield from _surroundings(value, seen)
+    found: list[Any] = []
+    seen: set[int] = set()
+    waiting = [function]
+    while waiting and len(found) <= _MOST_SURROUNDINGS:
+        for part in _leaves(waiting.pop()):
+            found.append(part)
+            if isinstance(part, _WHOLE) or id(part) in seen:
+                continue
+            seen.add(id(part))
+            waiting.append(_inside(part))
+    return found
+
+
+def _inside(part: Any) -> Any:
+    """What an object holds or a function reads, as containers to be opened."""
+    if isinstance(part, types.MethodType):
+        return [part.__self__, part.__func__]
+    if isinstance(part, functools.partial):
+        return [part.func, part.args, part.keywords]
+    if not isinstance(part, types.FunctionType):
+        names = {n for kind in type(part).__mro__ for n in getattr(kind, "__slots__", ())} - {"__weakref__", "__dict__"}
+        held = list(vars(part).values()) if hasattr(part, "__dict__") else []
+        step = vars(type(part)).get("__call__")  # what a callable object does when called
+        return [held, [getattr(part, n, None) for n in sorted(names)], step]
+    if (part.__module__ or "").partition(".")[0] in _LIBRARIES:
+        return None
+    closed = [cell.cell_contents for cell in part.__closure__ or () if _filled(cell)]
+    named = [part.__globals__[n] for n in _names(part.__code__) if n in part.__globals__]
+    return [closed, named, part.__defaults__, part.__kwdefaults__, list(vars(part).values())]
+
+
+def _leaves(value: Any) -> list[Any]:
+    try:
+        return jax.tree.leaves(value)
+    except (TypeError, ValueError):  # a dict with keys of several kinds has no order
+        return list(value.values()) if isinstance(value, dict) else [value]
 
 
 def _filled(cell: Any) -> bool:

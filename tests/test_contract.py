@@ -355,3 +355,43 @@ def test_flops_counts_products_and_loops():
     assert flops(lambda a, b: a @ b, a, b) == 2 * 3 * 4 * 5
     assert flops(lambda a, b: jnp.tanh(a @ b), a, b) == 2 * 3 * 4 * 5 + 15
     assert flops(lambda a, b: jax.lax.scan(lambda c, _: (c, a @ b), 0.0, None, 7)[1], a, b) == 7 * 2 * 3 * 4 * 5
+
+
+class Nested:
+    """Weights at the end of several attributes, as in layers of layers."""
+
+    def __init__(self, w):
+        self.inner = type("Inner", (), {})()
+        self.inner.parts = [{"w": w}]
+
+    def set(self, w):
+        self.inner.parts[0]["w"] = w
+
+    def step(self, params, h, x):
+        return h + self.inner.parts[0]["w"] * x, h
+
+
+MODEL = Nested(jnp.ones(3))
+
+
+def reads_a_global(params, h, x):
+    return MODEL.step(params, h, x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda m: m.step, lambda m: lambda p, h, x: m.step(p, h, x), lambda m: reads_a_global, lambda m: partial(m.step)],
+    ids=["method", "closure over an object", "global object", "partial"],
+)
+def test_weights_inside_objects_are_seen_and_get_gradients(make):
+    cell, xs = make(MODEL), jnp.ones((2, 3))
+
+    def loss(w):
+        MODEL.set(w)
+        return rs.scan(cell, None, jnp.zeros(3), xs)[0].sum()
+
+    assert loss(jnp.ones(3)) == 6  # eagerly first, so that a program is there
+    for _ in range(2):
+        np.testing.assert_array_equal(jax.grad(loss)(jnp.ones(3)), np.full(3, 2.0))
+        assert jax.jit(loss)(jnp.full(3, 4.0)) == 24
+    assert loss(jnp.full(3, 5.0)) == 30
