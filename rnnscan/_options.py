@@ -59,7 +59,7 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
     if remat is not None:
         raise NotImplementedError(
             f"`remat={remat!r}` comes in a later release. Until then `remat=None` works, and `jax.checkpoint` around "
-            "your cell recomputes each step in the backward pass."
+            "your cell recomputes each step in the backward pass (pass `carry=` then: it is a function like any other)."
         )
     if isinstance(optimize, str | tuple | list | set | frozenset):
         raise NotImplementedError(

@@ -83,7 +83,8 @@ def scan(
     - `method`: "sequential" compiles one step and repeats it; "unrolled" compiles a static graph of all steps;
       "reference" is a plain Python loop.
     - `optimize`: True or False; the rewrites it will switch come later.
-    - `key`: a `jax.random` key for stochastic cells, which get `rng = Rng(key, t)`.
+    - `key`: a `jax.random` key for stochastic cells, which get `rng = Rng(key, t)`; t counts from 0 in every call, so
+      pieces of one long sequence want keys of their own, `jax.random.fold_in(key, piece)`.
     - `progress`: shows a progress bar on stderr.
     - `debug`: looks for the first value that is not finite. Raises `NonFiniteError` with step, row and leaf in an eager
       call; prints the same once under `jit` and other transformations.
@@ -186,7 +187,7 @@ def _run(cell: Any, options: Options, params: Any, carry: Any, xs: Any, lengths:
     if valid is not None:
         loop = masking(loop, valid, lengths, hold=options.masked_output == "hold" or options.outputs == "last")
     if options.debug:
-        loop = debug_loop(loop, xs, valid, _batch_ndim(cell, xs, batch))
+        loop = debug_loop(loop, params, xs, valid, _batch_ndim(cell, xs, batch))
     if options.outputs != "all":
         loop = last_output(loop) if options.outputs == "last" else no_output(loop)
     if options.progress and n_steps:

@@ -15,7 +15,8 @@ def check_cell(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
     """Checks one step of a cell: that it is pure and keeps the structure, shapes and dtypes of its carry.
 
     - `cell`: the cell; a stochastic one is given a key of this function's own.
-    - `params`, `carry`, `x`: what one step takes; arrays, numbers or pytrees of them. `carry=None` is no carry.
+    - `params`, `carry`, `x`: what one step takes; arrays, numbers or pytrees of them. `carry=None` is the cell's own
+      initial carry for this x if it has one, else no carry.
 
     Returns `(carry, y)` as shapes and dtypes. Raises
 
@@ -33,6 +34,9 @@ def check_cell(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
     _inputs.check_arrays(params=params, carry=carry, x=x)
     rng = None if rng_use(cell) == "never" else Rng(jax.random.key(0), jnp.zeros((), jnp.int32))
     carry, params, x = (jax.tree.map(jnp.asarray, tree) for tree in (carry, params, x))
+    if carry is None and hasattr(cell, "initial_carry"):
+        leaf, x_ndim = jax.tree.leaves(x)[0], getattr(cell, "x_ndim", None) or 0
+        carry = cell.initial_carry(leaf.shape[: leaf.ndim - x_ndim], params=params)
     carry, y = settle_carry(lambda c, x: call(cell, params, c, x, rng), cell, params, carry, x)
 
     def one_step(params: Any, carry: Any, x: Any) -> Any:

@@ -133,7 +133,7 @@ CELLS = [
           "`carry['h']` is nan... before the first step"),
     fails("N1 first bad step", rs.NonFiniteError,
           run(lambda p, c, x: ({"h": c["h"] / x}, None), {"h": H + 1}, ZERO_AT_2, lengths=[5, 5], debug=True),
-          "`carry['h']` is inf at step 2, row 1 ...what went into that step was finite"),
+          "`carry['h']` is inf at step 2, row 1 ...the input and the carry of that step were finite"),
 ]  # fmt: skip
 
 

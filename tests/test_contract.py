@@ -298,11 +298,13 @@ def test_debug_names_step_row_and_leaf():
     with pytest.raises(rs.NonFiniteError, match=r"`carry\['h'\]` is nan at step 4, row 1"):
         rs.scan(root, 1.0, {"h": jnp.zeros(3)}, xs, lengths=jnp.array([6, 6, 6]), debug=True)
     with pytest.raises(rs.NonFiniteError, match=r"`ys\['y'\]` is inf at step 0, row 0"):
-        rs.scan(root, jnp.inf, {"h": jnp.zeros(3)}, xs, lengths=jnp.array([6, 6, 6]), debug=True)
+        rs.scan(root, 1.7e308, {"h": jnp.zeros(3)}, xs, lengths=jnp.array([6, 6, 6]), debug=True)
     with pytest.raises(rs.NonFiniteError, match=r"`xs\['a'\]` is nan at step 2 \(index \(1,\)\).*the data hold it"):
         rs.scan(lambda p, c, x: (c, x["a"]), None, None, {"a": jnp.ones((4, 2)).at[2, 1].set(jnp.nan)}, debug=True)
     with pytest.raises(rs.NonFiniteError, match=r"`carry\['h'\]` is inf.*before the first step"):
         rs.scan(root, 1.0, {"h": jnp.full(3, -jnp.inf)}, xs, debug=True)
+    with pytest.raises(rs.NonFiniteError, match=r"`params\['b'\]` is nan \(index \(2,\)\) before the first step"):
+        rs.scan(lambda p, c, x: (c + p["b"] * x, c), {"b": jnp.array([1, 1, jnp.nan])}, jnp.zeros(3), xs, debug=True)
     rs.scan(root, 1.0, {"h": jnp.zeros(3)}, xs, lengths=jnp.array([6, 4, 6]), debug=True)  # the bad step is padding
 
 

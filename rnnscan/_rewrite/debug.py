@@ -29,11 +29,11 @@ class Report:
     batch_ndim: int | None = field(metadata={"static": True})
 
 
-def debug(loop: Loop, xs: Any, valid: jax.Array | None, batch_ndim: int | None) -> Loop:
-    """The same loop, with a `Report` beside the carry. Looks at the input, the carry and the output of valid steps."""
+def debug(loop: Loop, params: Any, xs: Any, valid: jax.Array | None, batch_ndim: int | None) -> Loop:
+    """The same loop, with a `Report` beside the carry: looks at params, and at x, carry and y of each valid step."""
     x_0 = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), xs)
-    start = (x_0, loop.carry_of(loop.state), _tree.zeros_like(loop.output))
-    labels = tuple((name, leaf.shape) for root, tree in zip(("xs", "carry", "ys"), start, strict=True)
+    start = (x_0, loop.carry_of(loop.state), _tree.zeros_like(loop.output), jax.tree.map(jnp.asarray, params))
+    labels = tuple((name, leaf.shape) for root, tree in zip(("xs", "carry", "ys", "params"), start, strict=True)
                    for name, leaf in _tree.named_leaves(root, tree))  # fmt: skip
     number = lambda i: jnp.asarray(i, jnp.int32)
     nothing = Report(number(_NOTHING), number(0), number(0), jnp.asarray(False), labels, batch_ndim)
@@ -95,11 +95,12 @@ def _message(found: Report, name: str) -> str | None:
     if step == _NOTHING:
         return None
     label, shape = found.labels[int(found.leaf)]
-    place = _place(tuple(int(i) for i in np.unravel_index(int(found.place), shape)) if shape else (), found.batch_ndim)
+    index = tuple(int(i) for i in np.unravel_index(int(found.place), shape)) if shape else ()
+    place = _place(index, 0 if label.startswith("params") else found.batch_ndim)
     what = f"scan(debug=True): `{label}` is {'nan' if found.is_nan else 'inf'}"
     if step == _AT_START:
-        return f"{what}{place} before the first step: the carry it starts from is not finite."
-    cause = "the data hold it" if label.startswith("xs") else "what went into that step was finite"
+        return f"{what}{place} before the first step, for which cell `{name}` is not to blame."
+    cause = "the data hold it" if label.startswith("xs") else "the input and the carry of that step were finite"
     return f"{what} at step {step}{place}, the first in cell `{name}`; {cause}."
 
 

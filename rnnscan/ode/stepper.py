@@ -127,7 +127,7 @@ class RungeKutta:
 
     def _pair(self, name: str, value: Any, form: str, advice: str) -> Any:
         if not isinstance(value, list | tuple) or len(value) != 2:
-            raise TypeError(f"`{self}` takes {name} as {form}; got a {type(value).__name__}. Write `{advice}`.")
+            raise TypeError(f"`{self}` takes {name} as {form}; got {_kind(value)}. Write `{advice}`.")
         return value
 
     def _check_count(self, k: Any) -> None:
@@ -136,6 +136,10 @@ class RungeKutta:
                 f"`{self}` carries (k, y), k counting steps; got k of type {jnp.result_type(k)}. "
                 "Write `carry=cell.start(y0)`."
             )
+
+
+def _kind(value: Any) -> str:
+    return f"one array {describe(value)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
 
 
 def Euler(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: float = 0.0) -> RungeKutta:

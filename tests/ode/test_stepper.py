@@ -215,7 +215,11 @@ def step(field=bend, dt=0.1, y0=1.0, x=None, carry=None):
         (lambda: Euler(bend, 0.1).init(0), TypeError, r"params that `bend` reads.*\(\) if the field reads none"),
         (lambda: Euler(bend, 0.1).initial_carry((2,)), TypeError, r"initial value.*Pass `carry=cell.start\(y0\)`"),
         (lambda: Euler(bend, 0.1).start(()), TypeError, r"pytree of arrays; got one without any"),
-        (lambda: step(carry=jnp.ones(3)), TypeError, r"takes carry as \(k, y\); got a .*Array.*cell.start\(y0\)"),
+        (
+            lambda: step(carry=jnp.ones(3)),
+            TypeError,
+            r"takes carry as \(k, y\); got one array float64\[3\].*cell.start\(y0\)",
+        ),
         (lambda: step(carry=(0.0, 1.0)), TypeError, r"k counting steps; got k of type float64"),
         (lambda: step(carry=(0, 1)), TypeError, r"y is floating; y is a int.*cell.start\(y0\)"),
         (lambda: step(dt=None), TypeError, r"takes x as \(dt, u\); got a NoneType.*xs=\(dts, None\)"),
