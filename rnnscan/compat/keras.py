@@ -1,0 +1,1 @@
+"""Keras' backend function `rnn`, as a translation to `rnnscan.scan`."""

@@ -1,0 +1,1 @@
+"""TensorFlow 1's recurrences, `static_rnn` and `dynamic_rnn` with their cells, as translations to `rnnscan.scan`."""

@@ -1,0 +1,1 @@
+"""`theano.scan` and its relatives, as translations to `rnnscan.scan`."""
