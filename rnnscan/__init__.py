@@ -5,11 +5,12 @@ from importlib.metadata import PackageNotFoundError as _PackageNotFoundError, ve
 from typing import Any as _Any
 
 from ._types import Cell as Cell, Rng as Rng
-from ._scan import scan as scan
+from ._scan import ScanUntil as ScanUntil, scan as scan, scan_until as scan_until
 from .sequence import bidirectional as bidirectional
 from .cells.function import cell as cell
 from . import cells as cells, wrap as wrap, ode as ode
 from . import train as train, diagnose as diagnose, data as data
+from . import compat as compat
 from . import testing as testing
 from ._errors import (
     CarryError as CarryError,

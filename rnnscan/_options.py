@@ -4,6 +4,8 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ._errors import SequenceError
@@ -24,6 +26,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
     "time_axis": METHODS,
     "masked_output": METHODS,
     "outputs": METHODS,
+    "carry_dtype": METHODS,
     "unroll": ("sequential",),
     "remat": (),
     "optimize": METHODS,
@@ -43,6 +46,7 @@ class Options:
     time_axis: int = 0
     masked_output: str = "zero"
     outputs: str = "all"
+    carry_dtype: Any = None
     unroll: int | bool = 1
     method: str = "sequential"
     progress: bool = False
@@ -69,6 +73,7 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
     _flag("optimize", optimize)
     given["n_steps"] = _whole("n_steps", given["n_steps"], optional=True)
     given["time_axis"] = _whole("time_axis", given["time_axis"])
+    given["carry_dtype"] = _floating("carry_dtype", given["carry_dtype"])
     given["unroll"] = _unroll(given["unroll"], given["method"])
     return Options(**given)
 
@@ -105,6 +110,21 @@ def _whole(name: str, value: Any, optional: bool = False) -> int | None:
         hint = ": count from the first axis" if name == "time_axis" else ""
         raise SequenceError(f"`{name}` must be >= 0, got {whole}{hint}")
     return whole
+
+
+def _floating(name: str, value: Any) -> Any:
+    """A floating dtype as JAX has it, or None."""
+    if value is None:
+        return None
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(jnp.dtype(value))
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`{name}` must be a floating dtype, jnp.float32 for example, or None; got {value!r}")
+    if dtype != jnp.dtype(value):
+        raise TypeError(f"`{name}={jnp.dtype(value)}` needs `jax.config.update('jax_enable_x64', True)`")
+    return dtype
 
 
 def _unroll(value: Any, method: str) -> int | bool:

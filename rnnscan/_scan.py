@@ -1,23 +1,18 @@
-"""`scan`: options, then rewrites, then one runner."""
+"""`scan` and `scan_until`: what the user calls, with all its arguments checked."""
 
 import inspect
-import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from . import _inputs, _tree
+from . import _inputs
 from ._cache import run_cached
 from ._errors import SequenceError
-from ._loop import Loop
 from ._options import Options, read_options
-from ._rewrite import debug as debug_loop
-from ._rewrite import last_output, masking, no_output, report, valid_steps
-from ._rewrite import progress as progress_loop
-from ._rewrite import resets as reset_loop
-from ._run import RUNNERS
-from ._start import Batch, bare_loop, fresh_carry
+from ._program import Arrays, run, run_until
+from ._rewrite import report
 from ._types import check_callable, name_of, rng_name, rng_use
 
 
@@ -36,6 +31,7 @@ def scan(
     time_axis: int = 0,
     masked_output: str = "zero",
     outputs: str = "all",
+    carry_dtype: Any = None,
     unroll: int | bool = 1,
     remat: Any = None,
     method: str = "sequential",
@@ -78,6 +74,9 @@ def scan(
     - `masked_output`: "zero", or "hold" for a copy of the last valid output in scan order (zeros before the first).
     - `outputs`: "all"; "last", each row's last valid output in scan order (zeros if it has none), with nothing of
       length T stored; or "none".
+    - `carry_dtype`: a floating dtype in which the carry's floating leaves are kept: the first carry and what each step
+      returns are converted to it, so that a cell that computes in bfloat16 may keep a float32 carry. None: the carry
+      keeps the dtype it has, and a cell that returns another one raises.
     - `unroll`: int >= 1, how many steps are written out in each iteration of the compiled loop; True for all.
     - `remat`: comes later; must be None.
     - `method`: "sequential" compiles one step and repeats it; "unrolled" compiles a static graph of all steps;
@@ -106,23 +105,128 @@ def scan(
     >>> print(carry, ys)
     5.25 [1.   2.5  5.25]
     """
-    check_callable("scan", cell)
-    options = read_options(
-        n_steps=n_steps, reverse=reverse, time_axis=time_axis, masked_output=masked_output, outputs=outputs,
-        unroll=unroll, remat=remat, method=method, optimize=optimize, progress=progress, debug=debug,
+    return launch(
+        "scan", run, cell, params, carry, xs, n_steps=n_steps, lengths=lengths, mask=mask, resets=resets,
+        reset_carry=reset_carry, reverse=reverse, time_axis=time_axis, masked_output=masked_output, outputs=outputs,
+        carry_dtype=carry_dtype, unroll=unroll, remat=remat, method=method, optimize=optimize, key=key,
+        progress=progress, debug=debug,
     )  # fmt: skip
+
+
+DEFAULTS = {name: p.default for name, p in inspect.signature(scan).parameters.items() if p.kind is p.KEYWORD_ONLY}
+"""Every option of `scan` with its default."""
+
+
+class ScanUntil(NamedTuple):
+    """What `scan_until` returns."""
+
+    carry: Any
+    """The carry after each row's last step."""
+    ys: Any
+    """The outputs, `(T, *batch, ...)`; zero (or held) past each row's last step."""
+    n_steps: jax.Array
+    """int32, how many steps counted: the one that fired is one of them, masked ones are not."""
+    stopped: jax.Array
+    """bool, whether `until` fired; False where the steps ran out first."""
+
+
+def scan_until(
+    cell: Any,
+    params: Any,
+    carry: Any = None,
+    xs: Any = None,
+    *,
+    until: Callable[[Any, Any], Any],
+    max_steps: int | None = None,
+    **options: Any,
+) -> ScanUntil:
+    r"""Runs a cell until a condition holds: the step after which it does is the last one that counts (do-while).
+
+    The meaning, for one row without options:
+
+        for t in range(T):
+            carry, ys[t] = cell(params, carry, xs[t])
+            if until(carry, ys[t]): break
+
+    - `cell`, `params`, `carry`, `xs`: as in `scan`.
+    - `until`: `until(carry, y) -> bool`, called with the carry and the output after a step. A scalar stops all rows at
+      once; bools of shape `(*batch,)` stop each row by itself. A masked step never fires.
+    - `max_steps`: int >= 0, at most so many steps; needed where xs is None. With xs it cuts them as `n_steps` does in
+      `scan`, and may be larger than T.
+    - `options`: those of `scan`, except `n_steps`. With `reverse`, a row's steps are counted from its own end.
+
+    **Returns** `ScanUntil(carry, ys, n_steps, stopped)`. `ys` has the length of the bound, T or `max_steps`, and is
+    zero (`masked_output="hold"`: the last valid output) where a row has stopped. `n_steps` has the batch axes if
+    `until`, lengths, mask or resets define any, and is a scalar else; `stopped` has the shape that `until` returns.
+
+    Derivatives are those of the steps that counted, with the stopping step as a constant: a loop without derivatives
+    finds the stop, then `scan` runs with these steps as its valid ones. So a cell that is singular past the stop
+    (`sqrt(x)` where x turns negative) has finite derivatives, of every order and in both modes.
+
+    **Raises** `CellOutputError` if `until` returns something else than bools of these shapes; `SequenceError` without
+    a bound; and what `scan` raises.
+
+    >>> import rnnscan as rs
+    >>> def double(params, h, x):
+    ...     return 2 * h, h
+    >>> result = rs.scan_until(double, None, 3, until=lambda h, y: h > 20, max_steps=6)
+    >>> print(result.carry, result.ys, result.n_steps, result.stopped)
+    24 [ 3  6 12  0  0  0] 3 True
+    """
+    _check_until_options(until, options)
+    if max_steps is None and not jax.tree.leaves(xs):
+        raise SequenceError(
+            "`scan_until` without xs needs `max_steps`, a bound on the number of steps: the outputs have this length, "
+            "and a loop without a bound has no reverse-mode derivative."
+        )
+    given = {**DEFAULTS, **options, "n_steps": max_steps, "until": until}
+    return ScanUntil(*launch("scan_until", run_until, cell, params, carry, xs, **given))
+
+
+def _check_until_options(until: Any, options: dict[str, Any]) -> None:
+    if "n_steps" in options:
+        raise TypeError("`scan_until` finds `n_steps` itself; `max_steps` is the bound on it")
+    check_options("scan_until", options)
+    if not callable(until):
+        raise TypeError(f"`until` must be a function `(carry, y) -> bool`, got a {type(until).__name__}")
+
+
+def check_options(caller: str, options: dict[str, Any]) -> None:
+    """TypeError for a keyword that is no option of `scan`."""
+    for name in options:
+        if name not in DEFAULTS:
+            raise TypeError(f"`{caller}` got an unexpected keyword argument `{name}`; the options are those of `scan`")
+
+
+def launch(
+    caller: str, program: Callable[..., Any], cell: Any, params: Any, carry: Any, xs: Any, *, until: Any = None,
+    lengths: Any = None, mask: Any = None, resets: Any = None, reset_carry: Any = None, key: Any = None,
+    t_0: Any = None, held: Any = None, **given: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Checks the arguments, then runs the program, compiled and cached unless `method="reference"`."""
+    check_callable(caller, cell)
+    if until is not None and xs is not None and given["n_steps"] is not None:
+        given["n_steps"] = _at_most(given["n_steps"], xs, given["time_axis"])
+    options = read_options(**given)
     _inputs.check_arrays(params=params, carry=carry, xs=xs, reset_carry=reset_carry)
     _check_randomness(cell, key)
     x_ndim = getattr(cell, "x_ndim", None) or 0  # an integrator has None: only its field knows
     lengths, mask, resets = _check_selection(options, xs, x_ndim, lengths, mask, resets, reset_carry)
-    arrays = (params, carry, xs, lengths, mask, resets, reset_carry, key)
-    if method == "reference":
-        (carry, found), ys = _run(cell, options, *arrays)
+    arrays = Arrays(params, carry, xs, lengths, mask, resets, reset_carry, key, t_0, held)
+    what = cell if until is None else (cell, until)
+    if options.method == "reference":
+        (carry, found), *rest = program(what, options, arrays)
     else:
-        (carry, found), ys = run_cached(_run, cell, options, *arrays)
-    if debug:
+        (carry, found), *rest = run_cached(program, what, options, arrays)
+    if options.debug:
         report(found, name_of(cell))
-    return carry, ys
+    return carry, *rest
+
+
+def _at_most(max_steps: Any, xs: Any, time_axis: Any) -> Any:
+    """`max_steps`, or the steps that xs have if these are fewer; what is no int is left for `read_options`."""
+    sizes = [jnp.shape(leaf)[time_axis] for leaf in jax.tree.leaves(xs) if jnp.ndim(leaf) > time_axis]
+    return min([max_steps, *sizes]) if isinstance(max_steps, int) and max_steps >= 0 else max_steps
 
 
 def _check_randomness(cell: Any, key: Any) -> None:
@@ -167,89 +271,3 @@ def _check_selection(
             other = shapes[first]
             raise SequenceError(f"`{name}` has batch axes {shape}, but `{first}` has {other}; give both the same.")
     return lengths, mask, resets
-
-
-def _run(cell: Any, options: Options, params: Any, carry: Any, xs: Any, lengths: Any, mask: Any, resets: Any,
-         reset_carry: Any, key: Any) -> tuple[Any, Any]:  # fmt: skip
-    """Everything that a compiled program holds: `((carry, report or None), ys)`."""
-    n_steps = _inputs.count_steps(xs, options.n_steps, options.time_axis, mask, resets)
-    xs, mask, resets = (
-        jax.tree.map(lambda leaf: leaf[:n_steps], _tree.move_time(tree, options.time_axis, 0))
-        for tree in (jax.tree.map(jnp.asarray, xs), mask, resets)
-    )
-    lengths = None if lengths is None else jnp.minimum(lengths, n_steps)
-    batch = _batch_axes(lengths, mask, resets)
-    loop = bare_loop(cell, params, carry, xs, n_steps, options.reverse, key, batch)
-    _warn_of_low_precision(loop.state, n_steps)
-    if resets is not None:
-        loop = reset_loop(loop, resets, fresh_carry(reset_carry, loop.state))
-    valid = valid_steps(lengths, mask, n_steps) if n_steps else None
-    if valid is not None:
-        loop = masking(loop, valid, lengths, hold=options.masked_output == "hold" or options.outputs == "last")
-    if options.debug:
-        loop = debug_loop(loop, params, xs, valid, _batch_ndim(cell, xs, batch))
-    if options.outputs != "all":
-        loop = last_output(loop) if options.outputs == "last" else no_output(loop)
-    if options.progress and n_steps:
-        loop = progress_loop(loop)
-    carry, ys = _execute(loop, options)
-    if options.outputs == "all":
-        ys = _time_back(ys, options.time_axis)
-    return (carry if options.debug else (carry, None)), ys
-
-
-def _batch_axes(lengths: Any, mask: Any, resets: Any) -> Batch | None:
-    """Which argument defines the batch axes, and these; None if none does."""
-    for name, value in (("lengths", lengths), ("mask", mask), ("resets", resets)):
-        if value is not None:
-            return name, value.shape if name == "lengths" else value.shape[1:]
-    return None
-
-
-def _batch_ndim(cell: Any, xs: Any, batch: Batch | None) -> int | None:
-    """How many batch axes there are, for messages; None where nothing tells."""
-    if batch is not None:
-        return len(batch[1])
-    leaves = jax.tree.leaves(xs)
-    x_ndim = getattr(cell, "x_ndim", None)
-    return leaves[0].ndim - 1 - x_ndim if leaves and x_ndim is not None else None
-
-
-def _execute(loop: Loop, options: Options) -> tuple[Any, Any]:
-    if loop.n_steps == 0:  # not left to the runners: lax.scan refuses it under `jax.disable_jit`
-        return loop.run_empty()
-    if options.method == "sequential":
-        return RUNNERS["sequential"](loop, options.unroll)
-    return RUNNERS[options.method](loop)
-
-
-def _time_back(ys: Any, time_axis: int) -> Any:
-    """Outputs with time moved from the first axis to the user's."""
-    for name, leaf in _tree.named_leaves("y", ys):
-        if leaf.ndim <= time_axis:
-            raise SequenceError(
-                f"`{name}` has shape {leaf.shape[1:]} at each step, so that its outputs have no axis {time_axis} for "
-                f"time (`time_axis={time_axis}`)."
-            )
-    return _tree.move_time(ys, 0, time_axis)
-
-
-_low_precision_told: set[str] = set()
-
-
-def _warn_of_low_precision(carry: Any, n_steps: int) -> None:
-    """Says once for each dtype that a sum of ones would stop growing within this many steps."""
-    for name, leaf in _tree.named_leaves("carry", carry):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            most, what = 2 ** (jnp.finfo(leaf.dtype).nmant + 1), "stop growing"
-        elif jnp.issubdtype(leaf.dtype, jnp.integer):
-            most, what = int(jnp.iinfo(leaf.dtype).max), "wrap around"
-        else:
-            continue
-        if n_steps > most and str(leaf.dtype) not in _low_precision_told:
-            _low_precision_told.add(str(leaf.dtype))
-            warnings.warn(
-                f"`{name}` is {leaf.dtype} and T = {n_steps} > {most}: sums of ones {what} at {most}. Accumulate in a "
-                "wider dtype, jnp.float32 for example.",
-                stacklevel=2,
-            )

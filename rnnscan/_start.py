@@ -9,6 +9,7 @@ from . import _tree
 from ._carry import check_rows, settle_carry, strong
 from ._errors import CarryError, SequenceError
 from ._loop import Loop
+from ._options import Options
 from ._types import Rng, call, name_of
 
 
@@ -16,31 +17,46 @@ Batch = tuple[str, tuple[int, ...]]  # the argument that defines the batch axes,
 
 
 def bare_loop(
-    cell: Any, params: Any, carry: Any, xs: Any, n_steps: int, reverse: bool, key: Any, batch: Batch | None
+    cell: Any, params: Any, carry: Any, xs: Any, n_steps: int, options: Options, key: Any, t_0: Any, batch: Batch | None
 ) -> Loop:
-    """The loop of a scan without options. `xs` has time first; `batch` is what lengths, mask or resets define."""
+    """The loop of a scan before any rewrite. `xs` has time first; `batch` is what lengths, mask or resets define."""
     rows = _rows(cell, xs, batch)
     made = carry is None
     if made:
         carry = _initial_carry(cell, params, rows)
     elif rows is not None:
         _check_carry_rows(cell, params, carry, rows)
-    structure = jax.tree.structure(carry)
+    structure, dtype = jax.tree.structure(carry), options.carry_dtype
+    carry = keep_in(dtype, carry)
+
+    def rng(t: Any) -> Rng | None:
+        if key is None:
+            return None
+        return Rng(key, t if t_0 is None else t + t_0)
 
     def step(params: Any, carry: Any, x: Any, t: Any) -> tuple[Any, Any]:
-        params, key = params
-        carry, y = call(cell, params, carry, x, None if key is None else Rng(key, t))
-        leaves = [strong(jnp.asarray(leaf)) for leaf in jax.tree.leaves(carry)]
+        carry, y = call(cell, params, carry, x, rng(t))
+        leaves = [strong(jnp.asarray(leaf)) for leaf in jax.tree.leaves(keep_in(dtype, carry))]
         return jax.tree.unflatten(structure, leaves), jax.tree.map(jnp.asarray, y)
 
     def first(carry: Any, x: Any) -> Any:  # what the cell returns, looked at before `step` brings it into form
-        return call(cell, params, carry, x, None if key is None else Rng(key, jnp.zeros((), jnp.int32)))
+        out = call(cell, params, carry, x, rng(jnp.zeros((), jnp.int32)))
+        pair = isinstance(out, tuple) and len(out) == 2
+        return (keep_in(dtype, out[0]), out[1]) if pair else out
 
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
     carry, y = settle_carry(first, cell, params, carry, x, relax=made)
     if batch is not None:
         check_rows(batch[1], batch[0], carry=carry, y=y)
-    return Loop(step, (params, key), carry, xs, y, n_steps, reverse, uses_t=key is not None)
+    return Loop(step, params, carry, xs, y, n_steps, options.reverse, uses_t=key is not None)
+
+
+def keep_in(dtype: Any, carry: Any) -> Any:
+    """The floating leaves of a carry in `carry_dtype`; None leaves all as they are."""
+    if dtype is None:
+        return carry
+    floating = lambda leaf: isinstance(leaf, float) or jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.floating)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype) if floating(leaf) else leaf, carry)
 
 
 def _rows(cell: Any, xs: Any, batch: Batch | None) -> tuple[int, ...] | None:
@@ -107,11 +123,11 @@ def _check_carry_rows(cell: Any, params: Any, carry: Any, rows: tuple[int, ...])
         )
 
 
-def fresh_carry(reset_carry: Any, carry: Any) -> Any:
+def fresh_carry(reset_carry: Any, carry: Any, carry_dtype: Any = None) -> Any:
     """`reset_carry` in the dtypes of the carry; None is the carry given. Only weakly typed leaves are converted."""
     if reset_carry is None:
         return carry
-    reset_carry = jax.tree.map(jnp.asarray, reset_carry)
+    reset_carry = jax.tree.map(jnp.asarray, keep_in(carry_dtype, reset_carry))
     if jax.tree.structure(reset_carry) != jax.tree.structure(carry):
         raise CarryError(
             f"`reset_carry` must have the structure of the carry, {jax.tree.map(_tree.describe, carry)}; got "

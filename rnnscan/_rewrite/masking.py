@@ -26,10 +26,15 @@ def valid_steps(lengths: jax.Array | None, mask: jax.Array | None, n_steps: int)
     return mask
 
 
-def masking(loop: Loop, valid: jax.Array, lengths: jax.Array | None, hold: bool) -> Loop:
-    """A loop whose masked steps change nothing; `lengths` says that `valid` is a prefix of each row."""
+def masking(loop: Loop, valid: jax.Array, lengths: jax.Array | None, hold: bool, held: Any = None) -> Loop:
+    """A loop whose masked steps change nothing; `lengths` says that `valid` is a prefix of each row.
+
+    With `hold`, a masked step puts out the last valid output; `held` is what that is before the first step, None being
+    zeros.
+    """
     nearest = _nearest_prefix(valid, lengths) if lengths is not None else _nearest(valid, loop.reverse)
     inputs, replayed = _with_repeats(loop, valid, nearest)
+    first = _tree.zeros_like(loop.output) if held is None else held
 
     def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
         carry_tm1, replayed, held = state
@@ -42,7 +47,7 @@ def masking(loop: Loop, valid: jax.Array, lengths: jax.Array | None, hold: bool)
 
     return loop.wrap(
         step=step,
-        state=(loop.state, replayed, _tree.zeros_like(loop.output) if hold else None),
+        state=(loop.state, replayed, first if hold else None),
         inputs=(inputs, valid),
         carry_of=lambda state: loop.carry_of(state[0]),
         finish=lambda state, outputs: loop.finish(state[0], outputs),

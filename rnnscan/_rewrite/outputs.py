@@ -6,11 +6,11 @@ from .. import _tree
 from .._loop import Loop
 
 
-def last_output(loop: Loop) -> Loop:
+def last_output(loop: Loop, held: Any = None) -> Loop:
     """Keeps the output of the step just done in the state, so that nothing of length T is stored.
 
     A masked loop holds its output (`masking(..., hold=True)`), hence the last step's output is each row's last valid
-    one. No step at all gives zeros.
+    one. No step at all gives `held`, None being zeros.
     """
 
     def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
@@ -18,7 +18,7 @@ def last_output(loop: Loop) -> Loop:
 
     return loop.wrap(
         step=step,
-        state=(loop.state, _tree.zeros_like(loop.output)),
+        state=(loop.state, _tree.zeros_like(loop.output) if held is None else held),
         output=None,
         carry_of=lambda state: loop.carry_of(state[0]),
         finish=lambda state, outputs: (loop.finish(state[0], None)[0], state[1]),
