@@ -1,3 +1,8 @@
 """TensorFlow 1's recurrences, `static_rnn` and `dynamic_rnn` with their cells, as translations to `rnnscan.scan`."""
 
 from . import rnn_cell as rnn_cell
+from .bidirectional import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
+from .bidirectional import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
+from .bidirectional import static_bidirectional_rnn as static_bidirectional_rnn
+from .loops import dynamic_rnn as dynamic_rnn
+from .loops import static_rnn as static_rnn
