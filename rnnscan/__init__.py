@@ -6,6 +6,7 @@ from typing import Any as _Any
 
 from ._types import Cell as Cell, Rng as Rng
 from ._scan import ScanUntil as ScanUntil, scan as scan, scan_until as scan_until
+from ._chunks import Chunk as Chunk, scan_chunks as scan_chunks
 from .sequence import bidirectional as bidirectional
 from .cells.function import cell as cell
 from . import cells as cells, wrap as wrap, ode as ode
