@@ -6,3 +6,5 @@ from .bidirectional import stack_bidirectional_dynamic_rnn as stack_bidirectiona
 from .bidirectional import static_bidirectional_rnn as static_bidirectional_rnn
 from .loops import dynamic_rnn as dynamic_rnn
 from .loops import static_rnn as static_rnn
+from .raw import TensorArray as TensorArray
+from .raw import raw_rnn as raw_rnn

@@ -53,8 +53,8 @@ def dynamic_rnn(
     - `scope`: a name for profiles (`jax.named_scope`); no variables live there.
     - `key`: not TensorFlow's: a `jax.random` key, for cells that draw random numbers (`DropoutWrapper`).
 
-    A state that is a scalar, which all rows share, ends as that of the longest row (as in TensorFlow, but for lengths that
-    are all 0: there that runs one step). NaN in the padding reaches neither values nor gradients.
+    A state that is a scalar, which all rows share, ends as that of the longest row. That is TensorFlow's rule too, but
+    where all lengths are 0 it runs one step. NaN in the padding reaches neither values nor gradients.
 
     Returns `(outputs, state)`, outputs laid out as inputs are. Raises `TypeError` or `ValueError` (`SequenceError`,
     `LengthError`, `CarryError`, `CellOutputError` among them) where the arguments do not fit together.
