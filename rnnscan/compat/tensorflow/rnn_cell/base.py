@@ -1,6 +1,7 @@
-"""What a TensorFlow cell is here: `cell(params, inputs, state) -> (output, state)`, with `state_size` and `output_size`."""
+"""What a TensorFlow cell is here: `cell(params, inputs, state) -> (output, state)`, and the checks all cells share."""
 
 import dataclasses
+import numbers
 import operator
 import re
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ...._types import name_of, settle
+from ...._types import Rng, name_of, settle
 from ....cells import initial
 
 
 class LSTMStateTuple(NamedTuple):
-    """The state of an LSTM, `c` (memory) and `h` (output), in this order as in TensorFlow; `rs.cells.LSTM` has (h, c)."""
+    """The state of an LSTM, `c` (memory) and `h` (output), in TensorFlow's order; `rs.cells.LSTM` has (h, c)."""
 
     c: Any
     h: Any
@@ -26,13 +27,13 @@ class RNNCell:
     A cell needs
     * `__call__(params, inputs, state) -> (output, new_state)`, pure; one that draws random numbers takes `rng` (an
       `rs.Rng`) as fourth argument;
-    * `state_size`: an int n stands for an array `(*batch, n)`, a `jax.ShapeDtypeStruct` for one `(*batch, *shape)` of its
-      own dtype (TensorFlow's `TensorShape`), and a tuple, dict or list of these for such a tree;
+    * `state_size`: an int n stands for an array `(*batch, n)`, a `jax.ShapeDtypeStruct` for one `(*batch, *shape)` of
+      its own dtype (TensorFlow's `TensorShape`), and a tuple, dict or list of these for such a tree;
     * `output_size`, in the same form.
 
     Nothing else is asked of it: the class need not derive from this one. With `init(key, input_size, dtype=None)` it
-    can make params where a wrapper or a front end makes them. Where TensorFlow's cell made its variables on the first call
-    and kept them, params are an argument here: nested dicts with TensorFlow's variable names.
+    can make params where a wrapper makes them. TensorFlow's cells made their variables on the first call and kept them;
+    here params are an argument, nested dicts with TensorFlow's variable names.
     """
 
     state_size: Any
@@ -96,6 +97,8 @@ def check_cell(caller: str, cell: Any) -> Any:
 
 def scope_name(cell: Any) -> str:
     """The variable scope TensorFlow gave a cell: its `name`, or its class in snake case, `basic_lstm_cell`."""
+    while getattr(cell, "transparent", False):  # a wrapper without variables had no scope
+        cell = cell.cell
     name = getattr(cell, "name", None)
     if isinstance(name, str):
         return name
@@ -137,8 +140,8 @@ def _no_reuse(cell: Any, reuse: Any) -> None:
     if reuse is None or reuse is False:
         return
     raise ValueError(
-        f"`{type(cell).__name__}(reuse={reuse!r})`: there are no variable scopes to find variables in. To share weights, "
-        "pass the same params to both calls."
+        f"`{type(cell).__name__}(reuse={reuse!r})`: there are no variable scopes to find variables in. To share "
+        "weights, pass the same params to both calls."
     )
 
 
@@ -169,3 +172,49 @@ def activate(activation: Any, value: Any, default: Callable[[Any], Any] = jnp.ta
     if activation is None:
         return default(value)
     return ACTIVATIONS[activation](value) if isinstance(activation, str) else activation(value)
+
+
+def keep_probability(cell: Any, name: str) -> Callable[[Any], float]:
+    """A check that brings the field `name`, a probability of keeping a number, to a float in [0, 1]."""
+
+    def check(value: Any) -> float:
+        if not isinstance(value, numbers.Real):
+            raise TypeError(
+                f"`{type(cell).__name__}` takes `{name}` as a number in [0, 1], the share that is kept; got {value!r}."
+            )
+        share = float(value)
+        if not 0 <= share <= 1:  # false for NaN too
+            raise ValueError(
+                f"`{type(cell).__name__}` takes `{name}` in [0, 1], the share that is kept; got {value!r}."
+            )
+        return share
+
+    return check
+
+
+def unused(cell: Any, name: str, instead: str) -> Callable[[Any], None]:
+    """A check that refuses anything but None for a field that TensorFlow took and did not read."""
+
+    def check(value: Any) -> None:
+        if value is not None:
+            raise ValueError(f"`{type(cell).__name__}({name}={value!r})`: {instead}. Leave `{name}` out.")
+
+    return check
+
+
+def keep_some(value: Any, keep_prob: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`value` with numbers zeroed where a mask of `shape` says so, the others divided by `keep_prob`."""
+    if keep_prob == 0:  # nothing is kept, and nothing is divided by 0
+        return jnp.zeros_like(value)
+    mask = jax.random.bernoulli(key, keep_prob, shape)
+    return jnp.where(mask, value / keep_prob, jnp.zeros_like(value))
+
+
+def seeded(rng: Rng, seed: int | None) -> Rng:
+    """The randomness of a cell that has a seed of its own, so that two cells with different seeds differ."""
+    return rng if seed is None else rng.child(seed)
+
+
+def seed_number(seed: Any) -> int | None:
+    """A seed as `fold_in` takes it, an int in [0, 2**32)."""
+    return None if seed is None else operator.index(seed) % 2**32

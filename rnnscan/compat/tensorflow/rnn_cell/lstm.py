@@ -1,4 +1,4 @@
-"""Long short-term memory as TensorFlow 1 computed it: one kernel, gates in the order i j f o, a forget bias in the step."""
+"""Long short-term memory as TensorFlow 1 computed it: one kernel, gates i j f o, the forget bias added in the step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ def split_state(cell: Any, state: Any, sizes: tuple[int, int]) -> tuple[Any, Any
     if not cell.state_is_tuple:
         if jnp.ndim(state) == 0 or jnp.shape(state)[-1] != sum(sizes):
             raise ValueError(
-                f"`{cell}` keeps c and h in one array of {sum(sizes)} features; got a state of shape {jnp.shape(state)}."
+                f"`{cell}` keeps c and h in one array of {sum(sizes)} features; got shape {jnp.shape(state)}."
             )
         return state[..., : sizes[0]], state[..., sizes[0] :]
     if not isinstance(state, tuple | list) or len(state) != 2:

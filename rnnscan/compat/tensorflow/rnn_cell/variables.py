@@ -36,6 +36,12 @@ def dtype_of(cell: Any, dtype: Any) -> Any:
 def linear(cell: Any, params: Any, *inputs: Any, bias: bool = True) -> jax.Array:
     """`[a; b; ...] kernel + bias`, the inputs joined on their last axis."""
     kernel = entry(cell, params, "kernel")
+    for a in inputs:
+        if not jnp.issubdtype(jnp.result_type(a), jnp.inexact):
+            raise TypeError(
+                f"`{name_of(cell)}` works on floats; got an input or a state of type {jnp.result_type(a)}. Convert it, "
+                "`x.astype(jnp.float32)`, or look the numbers up with `EmbeddingWrapper`."
+            )
     sizes = [jnp.shape(a)[-1] if jnp.ndim(a) else 0 for a in inputs]
     if jnp.ndim(kernel) != 2 or sum(sizes) != kernel.shape[0]:
         raise ParamsError(
