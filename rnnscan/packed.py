@@ -1,5 +1,6 @@
 """Rows of different lengths one after another, as one sequence without padding, and back again."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from . import _inputs, _tree
 from ._errors import LengthError, SequenceError
-from .padded import time_first, whole
+from .padded import check_sequences, whole
 
 
 _INT32_MAX = 2**31 - 1
@@ -71,22 +72,30 @@ def pack(xs: Any, lengths: Any, *, time_axis: int = 0, total: int | None = None)
     [ 1  2  3 10] [ True False False  True]
     """
     time_axis = whole("time_axis", time_axis)
-    moved, n_steps = time_first("pack", "xs", xs, time_axis)
+    xs, n_steps = check_sequences("pack", "xs", xs, time_axis)
     known = _tree.is_concrete(lengths)
     lengths = _known_or_clipped(lengths, xs, n_steps, time_axis)
-    total = _packed_steps(lengths, known, total)
-    batch, lengths = lengths.shape, lengths.reshape(-1)
+    return _pack(xs, lengths, time_axis, _packed_steps(lengths, known, total))
+
+
+@partial(jax.jit, static_argnums=(2, 3))  # one program, where step by step every operation is compiled for itself
+def _pack(xs: Any, lengths: jax.Array, time_axis: int, total: int) -> Packed:
+    n_steps, batch = jax.tree.leaves(xs)[0].shape[time_axis], lengths.shape
+    lengths = lengths.reshape(-1)
+    flat = jax.tree.map(
+        lambda x: x.reshape(n_steps, lengths.size, *x.shape[1 + len(batch) :]), _tree.move_time(xs, time_axis, 0)
+    )
     starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
     lengths = jnp.clip(total - starts, 0, lengths)
-    n = jnp.arange(total, dtype=jnp.int32)
     n_valid = jnp.sum(lengths, dtype=jnp.int32)
+    n = jnp.arange(total, dtype=jnp.int32)
     if n_steps == 0 or lengths.size == 0:
-        rows = jax.tree.map(lambda x: jnp.zeros((total, *x.shape[1 + len(batch) :]), x.dtype), moved)
+        rows = jax.tree.map(lambda x: jnp.zeros((total, *x.shape[2:]), x.dtype), flat)
         return Packed(rows, n == 0, lengths.reshape(batch), n_valid)
     row = jnp.searchsorted(starts + lengths, n, side="right").astype(jnp.int32)  # the first row that ends after n
     row = jnp.minimum(row, lengths.size - 1)
     t = jnp.clip(n - starts[row], 0, n_steps - 1)
-    rows = jax.tree.map(lambda x: x.reshape(n_steps, lengths.size, *x.shape[1 + len(batch) :])[t, row], moved)
+    rows = jax.tree.map(lambda x: x[t, row], flat)
     rows = _tree.where(n < n_valid, rows, _tree.zeros_like(rows))
     return Packed(rows, ((n < n_valid) & (t == 0)) | (n == n_valid), lengths.reshape(batch), n_valid)
 
@@ -111,25 +120,30 @@ def unpack(ys: Any, lengths: Any, n_steps: int | None = None, *, time_axis: int 
      [10  0  0]]
     """
     time_axis = whole("time_axis", time_axis)
-    ys, n_packed = time_first("unpack", "ys", ys, 0)
+    ys, n_packed = check_sequences("unpack", "ys", ys, 0)
     lengths, n_steps = _rows_to_fill(lengths, n_packed, n_steps, total)
+    for name, leaf in _tree.named_leaves("ys", ys):
+        if leaf.ndim + lengths.ndim <= time_axis:
+            raise SequenceError(
+                f"`{name}` has shape {leaf.shape}: with {lengths.ndim} batch axes there is no axis {time_axis} for "
+                "time."
+            )
+    return _unpack(ys, lengths, n_steps, time_axis)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _unpack(ys: Any, lengths: jax.Array, n_steps: int, time_axis: int) -> Any:
+    n_packed = jax.tree.leaves(ys)[0].shape[0]
     t = jnp.arange(n_steps, dtype=jnp.int32).reshape(-1, *(1,) * lengths.ndim)
     starts = jnp.cumsum(lengths.reshape(-1), dtype=jnp.int32).reshape(lengths.shape) - lengths
     index = starts + t
     valid = (t < lengths) & (index < n_packed)
-
-    def spread(name: str, y: jax.Array) -> jax.Array:
-        if y.ndim + lengths.ndim <= time_axis:
-            raise SequenceError(
-                f"`{name}` has shape {y.shape}: with {lengths.ndim} batch axes there is no axis {time_axis} for time."
-            )
-        if valid.size == 0 or n_packed == 0:
-            return jnp.zeros((*valid.shape, *y.shape[1:]), y.dtype)
-        found = y[jnp.minimum(index, n_packed - 1)]
-        return _tree.where(valid, found, jnp.zeros_like(found))
-
-    leaves = [spread(name, leaf) for name, leaf in _tree.named_leaves("ys", ys)]
-    return _tree.move_time(jax.tree.unflatten(jax.tree.structure(ys), leaves), 0, time_axis)
+    if valid.size == 0 or n_packed == 0:
+        rows = jax.tree.map(lambda y: jnp.zeros((*valid.shape, *y.shape[1:]), y.dtype), ys)
+    else:
+        found = jax.tree.map(lambda y: y[jnp.minimum(index, n_packed - 1)], ys)
+        rows = _tree.where(valid, found, _tree.zeros_like(found))
+    return _tree.move_time(rows, 0, time_axis)
 
 
 def _known_or_clipped(lengths: Any, xs: Any, longest: int, time_axis: int) -> Any:

@@ -5,6 +5,7 @@ in it reaches neither values nor gradients.
 """
 
 import operator
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +34,13 @@ def last_valid(ys: Any, lengths: Any = None, mask: Any = None, *, time_axis: int
     >>> print(rs.last_valid(ys, lengths=jnp.array([2, 1, 0])))
     [ 2 10  0]
     """
-    ys, n_steps, valid = _selection("last_valid", "ys", ys, lengths, mask, time_axis)
+    ys, lengths, mask = _checked("last_valid", "ys", ys, lengths, mask, time_axis)
+    return _last_valid(ys, lengths, mask, time_axis)
+
+
+@partial(jax.jit, static_argnums=3)  # one program, where step by step every operation is compiled for itself
+def _last_valid(ys: Any, lengths: Any, mask: Any, time_axis: int) -> Any:
+    ys, n_steps, valid = _time_first(ys, lengths, mask, time_axis)
     if n_steps == 0:
         return jax.tree.map(lambda y: jnp.zeros(y.shape[1:], y.dtype), ys)
     if valid is None:
@@ -60,7 +67,13 @@ def flip_valid(xs: Any, lengths: Any = None, mask: Any = None, *, time_axis: int
     >>> print(rs.flip_valid(jnp.array([1, 2, 3, 0]), lengths=3))
     [3 2 1 0]
     """
-    xs, n_steps, valid = _selection("flip_valid", "xs", xs, lengths, mask, time_axis)
+    xs, lengths, mask = _checked("flip_valid", "xs", xs, lengths, mask, time_axis)
+    return _flip_valid(xs, lengths, mask, time_axis)
+
+
+@partial(jax.jit, static_argnums=3)
+def _flip_valid(xs: Any, lengths: Any, mask: Any, time_axis: int) -> Any:
+    xs, n_steps, valid = _time_first(xs, lengths, mask, time_axis)
     if valid is None:
         flipped = jax.tree.map(lambda x: x[::-1], xs)
     elif valid.size == 0:
@@ -93,8 +106,8 @@ def whole(name: str, value: Any) -> int:
     return whole
 
 
-def time_first(caller: str, root: str, tree: Any, time_axis: int) -> tuple[Any, int]:
-    """The tree as arrays with time first, and the number of steps that its leaves share."""
+def check_sequences(caller: str, root: str, tree: Any, time_axis: int) -> tuple[Any, int]:
+    """The tree as arrays, and the number of steps that its leaves share."""
     _inputs.check_arrays(**{root: tree})
     named = _tree.named_leaves(root, tree)
     if not named:
@@ -110,23 +123,27 @@ def time_first(caller: str, root: str, tree: Any, time_axis: int) -> tuple[Any, 
             raise SequenceError(
                 f"`{caller}` got sequences that disagree on T: `{named[0][0]}` has {sizes[0]} steps, `{name}` {size}."
             )
-    return _tree.move_time(jax.tree.map(jnp.asarray, tree), time_axis, 0), sizes[0]
+    return jax.tree.map(jnp.asarray, tree), sizes[0]
 
 
-def _selection(
-    caller: str, root: str, tree: Any, lengths: Any, mask: Any, time_axis: int
-) -> tuple[Any, int, jax.Array | None]:
-    """The tree with time first, its number of steps, and which of them count; None if all do."""
+def _checked(caller: str, root: str, tree: Any, lengths: Any, mask: Any, time_axis: int) -> tuple[Any, Any, Any]:
+    """The tree and what selects its steps, as arrays that fit together."""
     if lengths is not None and mask is not None:
         raise ValueError(f"`{caller}`: give `lengths` or `mask`, not both")
-    time_axis = whole("time_axis", time_axis)
-    moved, n_steps = time_first(caller, root, tree, time_axis)
+    tree, n_steps = check_sequences(caller, root, tree, whole("time_axis", time_axis))
     if mask is not None:
         mask = _inputs.check_flags("mask", mask, tree, None, time_axis)
         if mask.ndim <= time_axis:
             raise SequenceError(f"`mask` has shape {mask.shape}, which has no axis {time_axis} for time.")
-        mask = jnp.moveaxis(mask, time_axis, 0)
-        _inputs.check_batch("mask", mask.shape[1:], tree, time_axis, root=root)
+        batch = mask.shape[:time_axis] + mask.shape[time_axis + 1 :]
+        _inputs.check_batch("mask", batch, tree, time_axis, root=root)
     if lengths is not None:
         lengths = _inputs.check_lengths(lengths, tree, n_steps, time_axis, root=root)
-    return moved, n_steps, valid_steps(lengths, mask, n_steps)
+    return tree, lengths, mask
+
+
+def _time_first(tree: Any, lengths: Any, mask: Any, time_axis: int) -> tuple[Any, int, jax.Array | None]:
+    """The tree with time first, its number of steps, and which of them count; None if all do."""
+    tree, mask = (_tree.move_time(part, time_axis, 0) for part in (tree, mask))
+    n_steps = jax.tree.leaves(tree)[0].shape[0]
+    return tree, n_steps, valid_steps(lengths, mask, n_steps)
