@@ -21,6 +21,10 @@ class LengthError(ValueError):
     """`lengths` has the wrong shape, or a value outside [0, T]."""
 
 
+class TapError(SequenceError):
+    """A tap, a step relative to the present one, lies outside the sequence or outside the initial rows."""
+
+
 class ParamsError(ValueError):
     """Parameters do not fit the cell or the optimiser."""
 

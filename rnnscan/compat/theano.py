@@ -1,1 +1,0 @@
-"""`theano.scan` and its relatives, as translations to `rnnscan.scan`."""
