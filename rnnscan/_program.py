@@ -58,14 +58,20 @@ def run_until(cell_and_until: tuple[Any, Any], options: Options, arrays: Arrays)
     return *_run_ready(cell, options, arrays, ready), n_steps, stopped
 
 
-def _prepare(cell: Any, options: Options, arrays: Arrays) -> _Ready:
-    params, carry, xs, lengths, mask, flags, reset_carry, key, t_0, _ = arrays
-    n_steps = _inputs.count_steps(xs, options.n_steps, options.time_axis, mask, flags)
+def time_first(options: Options, arrays: Arrays) -> tuple[int, Arrays]:
+    """The number of steps, and the arrays cut to these, with time on their first axis."""
+    n_steps = _inputs.count_steps(arrays.xs, options.n_steps, options.time_axis, arrays.mask, arrays.resets)
     xs, mask, flags = (
         jax.tree.map(lambda leaf: leaf[:n_steps], _tree.move_time(tree, options.time_axis, 0))
-        for tree in (jax.tree.map(jnp.asarray, xs), mask, flags)
+        for tree in (jax.tree.map(jnp.asarray, arrays.xs), arrays.mask, arrays.resets)
     )
-    lengths = None if lengths is None else jnp.minimum(lengths, n_steps)
+    lengths = None if arrays.lengths is None else jnp.minimum(arrays.lengths, n_steps)
+    return n_steps, arrays._replace(xs=xs, mask=mask, resets=flags, lengths=lengths)
+
+
+def _prepare(cell: Any, options: Options, arrays: Arrays) -> _Ready:
+    n_steps, arrays = time_first(options, arrays)
+    params, carry, xs, lengths, mask, flags, reset_carry, key, t_0, _ = arrays
     batch = _batch_axes(lengths, mask, flags)
     loop = bare_loop(cell, params, carry, xs, n_steps, options, key, t_0, batch)
     warn_of_low_precision(loop.state, n_steps)
@@ -87,7 +93,7 @@ def _run_ready(cell: Any, options: Options, arrays: Arrays, ready: _Ready) -> tu
         loop = progress(loop)
     carry, ys = _execute(loop, options)
     if options.outputs == "all":
-        ys = _time_back(ys, options.time_axis)
+        ys = time_back(ys, options.time_axis)
     return (carry if options.debug else (carry, None)), ys
 
 
@@ -116,7 +122,7 @@ def _execute(loop: Loop, options: Options) -> tuple[Any, Any]:
     return RUNNERS[options.method](loop)
 
 
-def _time_back(ys: Any, time_axis: int) -> Any:
+def time_back(ys: Any, time_axis: int) -> Any:
     """Outputs with time moved from the first axis to the user's."""
     for name, leaf in _tree.named_leaves("y", ys):
         if leaf.ndim <= time_axis:
