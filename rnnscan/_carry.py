@@ -201,7 +201,7 @@ def _way_out(before: Struct, after: Struct, params: Any) -> str:
         because = f"That is because `{cause}` is {after.dtype}. " if cause else ""
         return (
             f"{because}Cast the result with `.astype(carry.dtype)`, or cast params, or start from a {after.dtype} "
-            "carry."
+            f"carry; `scan(..., carry_dtype=jnp.{before.dtype})` casts it after every step."
         )
     if jnp.issubdtype(after.dtype, jnp.floating):
         return f"Start from a float: `jnp.zeros({before.shape}, jnp.{after.dtype})`, or the Python number 0.0."

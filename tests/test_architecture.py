@@ -18,8 +18,8 @@ ORDER = (  # a room may import from its own line and from those above it
     ("_options", "_inputs", "_notes", "_carry", "_cache", "_start"),
     ("_jaxpr",),
     ("_precision", "_rewrite", "_run"),
-    ("_program", "_scan", "_chunks", "_explain"),
-    ("cells", "wrap", "ode", "sequence"),
+    ("_program", "_scan", "_chunks", "_taps", "_explain"),
+    ("cells", "wrap", "ode", "sequence", "padded", "packed"),
     ("train", "diagnose", "distributed", "compat", "convert", "data"),
     ("plot", "testing"),
 )

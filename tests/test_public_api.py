@@ -16,13 +16,17 @@ from rnnscan import _errors
 ROOT = Path(__file__).resolve().parent.parent
 
 NAMES = """
-    scan bidirectional cell Rng
-    CarryError CellOutputError PurityError SequenceError LengthError ParamsError NonFiniteError DataFileError
+    scan scan_until ScanUntil scan_chunks Chunk scan_taps bidirectional cell Rng
+    last_valid flip_valid pack unpack
+    CarryError CellOutputError PurityError SequenceError LengthError TapError ParamsError NonFiniteError DataFileError
     cells.Linear cells.Elman cells.LSTM cells.GRU
     wrap.Stack wrap.Residual wrap.Project wrap.Dropout wrap.deterministic
     ode.Euler ode.Midpoint ode.Heun ode.RK4
     train.fit train.Fit train.make_step train.masked_mean train.masked_cross_entropy train.masked_squared_error
-    train.pad train.bucket train.batches
+    train.tbptt train.pad train.bucket train.batches
+    compat.theano.scan compat.theano.map compat.theano.reduce compat.theano.foldl compat.theano.foldr
+    compat.theano.until compat.keras.rnn compat.tensorflow.static_rnn compat.tensorflow.dynamic_rnn
+    compat.tensorflow.bidirectional_dynamic_rnn compat.tensorflow.raw_rnn compat.tensorflow.rnn_cell
     diagnose plot data.mnist data.digits data.idx testing.check_cell
 """.split()
 """What programs outside this repository rely on; there may be more."""
