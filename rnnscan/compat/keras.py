@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .. import _inputs, _tree
-from .._errors import CarryError, CellOutputError, SequenceError
+from .. import _tree
+from .._errors import CarryError, CellOutputError
 from .._scan import scan
+from ._keras_input import check_step_and_flags, kind, read_selection, read_states, rows_and_steps
 
 
 def rnn(
@@ -75,12 +75,12 @@ def rnn(
     """
     flags = {"go_backwards": go_backwards, "unroll": unroll, "time_major": time_major}
     flags |= {"zero_output_for_mask": zero_output_for_mask, "return_all_outputs": return_all_outputs}
-    _check_flags(step_function, flags)
+    check_step_and_flags(step_function, flags)
     axis = 0 if time_major else 1
-    n_rows, n_steps = _rows_and_steps(inputs, axis)
-    states = _read_states(initial_states, n_rows)
+    n_rows, n_steps = rows_and_steps(inputs, axis)
+    states = read_states(initial_states, n_rows)
     cell, arrays = _as_cell(step_function, constants)
-    chosen = _read_selection(mask, input_length, n_rows, n_steps, axis)
+    chosen = read_selection(mask, input_length, n_rows, n_steps, axis)
     try:
         new_states, ys = scan(
             cell, arrays, states, inputs, **chosen, reverse=go_backwards, time_axis=axis,
@@ -120,13 +120,13 @@ class _StepCell:
         leaves = [next(left) if other is ... else other for other in self.others]
         result = self.step_function(x, states + jax.tree.unflatten(self.structure, leaves))
         if not (isinstance(result, tuple | list) and len(result) == 2):
-            raise CellOutputError(f"`step_function` must return (output, new_states), got {_kind(result)}")
+            raise CellOutputError(f"`step_function` must return (output, new_states), got {kind(result)}")
         y, new_states = result
         if not isinstance(new_states, tuple | list):
             swapped = isinstance(y, tuple | list)
             raise CellOutputError(
                 "`step_function` must return (output, new_states) with new_states a list or tuple like "
-                f"initial_states, got {_kind(new_states)}. "
+                f"initial_states, got {kind(new_states)}. "
                 + ("Did you return (new_states, output)?" if swapped else "Write `return output, [state]`.")
             )
         if len(new_states) != len(states):
@@ -140,7 +140,7 @@ class _StepCell:
 def _as_cell(step_function: Any, constants: Any) -> tuple[_StepCell, list[Any]]:
     """The cell, and the arrays among the constants, which are its params."""
     if constants is not None and not isinstance(constants, tuple | list):
-        raise TypeError(f"`constants` must be a list or tuple, got {_kind(constants)}; write `constants=[value]`")
+        raise TypeError(f"`constants` must be a list or tuple, got {kind(constants)}; write `constants=[value]`")
     leaves, structure = jax.tree.flatten(tuple(constants or ()))
     is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
     others = tuple(... if known else leaf for leaf, known in zip(leaves, is_array, strict=True))
@@ -154,90 +154,6 @@ def _like(old: Any, new: Any) -> Any:
     if type(old) is type(new) is dict and old.keys() == new.keys():
         return {name: _like(old[name], new[name]) for name in old}
     return new
-
-
-def _check_flags(step_function: Any, flags: dict[str, Any]) -> None:
-    if isinstance(step_function, type) or not callable(step_function):
-        raise TypeError(
-            "`rnn` needs a function `(x, states) -> (output, new_states)` as its first argument, got "
-            f"{_kind(step_function)}"
-        )
-    for name, value in flags.items():
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"`{name}` must be True or False, got {_kind(value)}")
-
-
-def _rows_and_steps(inputs: Any, axis: int) -> tuple[int, int]:
-    """B and T, which all inputs share."""
-    _inputs.check_arrays(inputs=inputs)
-    axes, leaves = "(T, B, ...)" if axis == 0 else "(B, T, ...)", _tree.named_leaves("inputs", inputs)
-    if not leaves:
-        raise SequenceError(f"`inputs` holds no array; `rnn` takes its steps from it. Give {axes}.")
-    first, sizes = leaves[0][0], jnp.shape(leaves[0][1])[:2]
-    for name, leaf in leaves:
-        shape = jnp.shape(leaf)
-        if not hasattr(leaf, "shape") and name != "inputs":
-            raise SequenceError(
-                f"`inputs` is a tree of {len(leaves)} Python numbers, not of sequences {axes}; did you mean "
-                "`jnp.asarray(inputs)`?"
-            )
-        if len(shape) < 3:
-            hint = " Write `inputs[..., None]` for one number a step." if len(shape) == 2 else ""
-            raise SequenceError(f"`{name}` has shape {shape}, expected {axes} with at least three axes.{hint}")
-        for i, what in ((axis, "T"), (1 - axis, "B")):
-            if shape[i] != sizes[i]:
-                raise SequenceError(
-                    f"inputs disagree on {what}: `{first}` has shape {(*sizes, '...')}, `{name}` has "
-                    f"{(*shape[:2], '...')}, both {axes}".replace("'...'", "...")
-                )
-    return sizes[1 - axis], sizes[axis]
-
-
-def _read_states(initial_states: Any, n_rows: int) -> tuple[Any, ...]:
-    """The states as a tuple; each array in them has B rows."""
-    if not isinstance(initial_states, tuple | list):
-        raise TypeError(
-            f"`initial_states` must be a list or tuple of states, got {_kind(initial_states)}; write "
-            "`initial_states=[state]`"
-        )
-    _inputs.check_arrays(initial_states=initial_states)
-    for name, leaf in _tree.named_leaves("initial_states", initial_states):
-        shape = jnp.shape(leaf)
-        if shape and shape[0] != n_rows:
-            one = f"; `jnp.broadcast_to({name}, {(n_rows, *shape[1:])})`" if shape[0] == 1 else ""
-            raise SequenceError(f"batch size: `{name}` has {shape[0]} rows, inputs have {n_rows}{one}.")
-    return tuple(initial_states)
-
-
-def _read_selection(mask: Any, input_length: Any, n_rows: int, n_steps: int, axis: int) -> dict[str, Any]:
-    """`mask` or `input_length` as an option of `scan`: `{"mask": (time on axis)}`, `{"lengths": ...}` or nothing."""
-    whole = isinstance(input_length, int | np.integer) and not isinstance(input_length, bool)
-    if whole and input_length == n_steps:
-        input_length = None  # Keras' layers always pass it
-    if mask is None:
-        return {} if input_length is None else {"lengths": input_length}
-    if input_length is not None:
-        raise ValueError(
-            "give `mask` or `input_length`, not both: input_length = n is the mask that is True for the first n steps"
-        )
-    try:
-        mask = mask if hasattr(mask, "ndim") else np.asarray(mask)
-    except ValueError:  # a ragged list: `scan` says so
-        return {"mask": mask}
-    expected = (n_steps, n_rows) if axis == 0 else (n_rows, n_steps)
-    if mask.ndim == 1 and mask.shape == (n_rows,) and jnp.issubdtype(mask.dtype, jnp.integer):
-        raise SequenceError(
-            f"`mask` is {_tree.describe(mask)}, one number for each row, expected bool {expected}. It looks like "
-            "lengths: pass `input_length=`."
-        )
-    if mask.ndim == 3:
-        if mask.shape[2] != 1:
-            raise SequenceError(
-                f"`mask` has shape {mask.shape}, expected {expected} or {(*expected, 1)}: one value for each step. "
-                "Where its features agree write `mask[..., 0]`."
-            )
-        mask = mask[..., 0]
-    return {"mask": mask}
 
 
 def _counts(chosen: dict[str, Any], t: int, n_rows: int, axis: int) -> jax.Array:
@@ -256,11 +172,3 @@ def _last_of(outputs: Any, axis: int) -> Any:
         return jnp.zeros(y.shape[:axis] + y.shape[axis + 1 :], y.dtype)
 
     return jax.tree.map(last, outputs)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, type):
-        return f"the class `{value.__name__}`"
-    return f"{value!r}" if isinstance(value, int | float | str | None) else _tree.describe(value)
