@@ -1,8 +1,6 @@
-"""What the law tests share: the cells, the plain loop they are held against, covering arrays, counting compilations."""
+"""What the law tests share: the cells, a quick compiler, comparing results, counting compilations."""
 
 import contextlib
-import itertools
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,31 +34,36 @@ class Case:
     def make(self, key: jax.Array, n_steps: int, dtype: Any = jnp.float64) -> tuple[Any, Any, Any]:
         """`(params, carry, xs)`, all floats of one dtype; xs is `(n_steps, ROWS, ...)`."""
         key_params, key_carry, key_xs = jax.random.split(key, 3)
-        shapes = jax.tree.leaves(self.features, is_leaf=lambda s: isinstance(s, tuple))
-        keys = jax.random.split(key_xs, max(1, len(shapes)))
-        leaves = [
-            jax.random.uniform(k, (n_steps, ROWS, *s), jnp.float64, self.low, self.low + 0.6)
-            for k, s in zip(keys, shapes, strict=False)
-        ]
-        structure = jax.tree.structure(self.features, is_leaf=lambda s: isinstance(s, tuple))
-        tree = (self.params(key_params), self.carry and self.carry(key_carry), jax.tree.unflatten(structure, leaves))
-        return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a, tree)
+        numbers = draw(key_xs)
+        uniform = lambda shape: numbers.uniform(self.low, self.low + 0.6, (n_steps, ROWS, *shape))
+        xs = jax.tree.map(uniform, self.features, is_leaf=lambda shape: isinstance(shape, tuple))
+        tree = (self.params(key_params), self.carry and self.carry(key_carry), xs)
+        kind = lambda leaf: dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.dtype
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, kind(leaf))), tree)
+
+
+def draw(key: jax.Array) -> np.random.Generator:
+    """NumPy's generator, started by a key; JAX's own compiles a program for every shape."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 def library(cell: Any, **changes: Any) -> Case:
     """A case of a library cell with all parameters, biases too, away from zero."""
+    made: dict[Any, Any] = {}
 
     def params(key: jax.Array) -> Any:
-        leaves, structure = jax.tree.flatten(cell.init(key, jnp.float64))
-        keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-        return jax.tree.unflatten(structure, [a + 0.3 * jax.random.normal(k, a.shape, a.dtype)
-                                              for a, k in zip(leaves, keys, strict=True)])  # fmt: skip
+        words = tuple(np.asarray(jax.random.key_data(key)).tolist())
+        if words not in made:
+            numbers = draw(key)
+            away = lambda leaf: np.asarray(leaf) + 0.3 * numbers.normal(size=leaf.shape)
+            made[words] = jax.tree.map(away, cell.init(key, jnp.float64))
+        return made[words]
 
     return Case(repr(cell), cell, params, **changes)
 
 
-def normal(*shape: int) -> Callable[[jax.Array], jax.Array]:
-    return lambda key: 0.5 * jax.random.normal(key, shape, jnp.float64)
+def normal(*shape: int) -> Callable[[jax.Array], np.ndarray]:
+    return lambda key: 0.5 * draw(key).normal(size=shape)
 
 
 def counting_dict(params, carry, x):
@@ -141,85 +144,6 @@ CELLS = [
     Case("sqrt(x - p h)", root, lambda key: jnp.array([0.3, 0.2]), (2,), lambda key: jnp.full((ROWS, 2), 0.1), low=1.5),
     Case("rng", noisy, lambda key: jnp.array(0.7), (2,), normal(ROWS, 2), stochastic=True),
 ]  # fmt: skip
-
-
-def plain_loop(
-    cell, params, carry, xs, *, n_steps, valid, resets=None, reset_carry=None, reverse=False, hold=False, outputs="all",
-    key=None,
-):  # fmt: skip
-    """The meaning of `scan` as a Python loop over each row's valid steps; `valid` and `resets` are NumPy (T, ROWS).
-
-    Rows are run one by one and see nothing but their own valid steps. A cell with `rng` draws numbers for all rows at
-    once, so there all rows are stepped together, and each row keeps what its own valid steps gave.
-    """
-    n_rows = valid.shape[1]
-    groups = [range(n_rows)] if key is not None else [range(b, b + 1) for b in range(n_rows)]
-    row = lambda tree, b: jax.tree.map(lambda leaf: leaf[b], tree)
-    rows = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    start = [row(carry, b) for b in range(n_rows)]
-    fresh = start if reset_carry is None else [row(reset_carry, b) for b in range(n_rows)]
-    shape = jax.eval_shape(lambda c: _call(cell, params, c, _step_shape(xs), key, 0)[1], carry)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shape)
-    state, last, ys = list(start), [nothing] * n_rows, [[nothing] * n_rows for _ in range(n_steps)]
-    for t in reversed(range(n_steps)) if reverse else range(n_steps):
-        for group in (g for g in groups if valid[t, list(g)].any()):
-            boundary = t + 1 if reverse else t
-            reset = [resets is not None and boundary < n_steps and resets[boundary, b] for b in group]
-            went_in = rows([fresh[b] if r else state[b] for b, r in zip(group, reset, strict=True)])
-            x = jax.tree.map(lambda leaf: leaf[t, group.start : group.stop], xs)  # noqa: B023
-            came_out, y = _call(cell, params, went_in, x, key, t)
-            for i, b in enumerate(group):
-                if valid[t, b]:
-                    state[b], last[b] = row(came_out, i), row(y, i)
-        for b in range(n_rows):
-            ys[t][b] = last[b] if valid[t, b] or hold else nothing
-    carry = rows(state)
-    if outputs == "none":
-        return carry, None
-    if outputs == "last":
-        return carry, rows(last)
-    if n_steps == 0:
-        return carry, jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), shape)
-    return carry, rows([rows(step) for step in ys])
-
-
-def _step_shape(xs):
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), xs)
-
-
-def _call(cell, params, carry, x, key, t):
-    if key is None:
-        return cell(params, carry, x)
-    return cell(params, carry, x, rs.Rng(key, jnp.asarray(t, jnp.int32)))
-
-
-def covering_array(factors: dict[str, tuple], seed: int) -> list[dict[str, Any]]:
-    """Few rows in which every pair of levels of every two factors stands together at least once (greedy, random)."""
-    order, names = random.Random(seed), list(factors)
-    missing = {
-        frozenset([(a, i), (b, j)])
-        for a, b in itertools.combinations(names, 2)
-        for i, j in itertools.product(range(len(factors[a])), range(len(factors[b])))
-    }
-    rows = []
-    while missing:
-        row = dict(order.choice(sorted(map(sorted, missing))))
-        for name in order.sample([n for n in names if n not in row], len(names) - 2):
-            gains = [
-                sum(frozenset({(name, i), pair}) in missing for pair in row.items()) for i in range(len(factors[name]))
-            ]
-            row[name] = order.choice([i for i, gain in enumerate(gains) if gain == max(gains)])
-        missing -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
-        rows.append({name: factors[name][row[name]] for name in names})
-    return rows
-
-
-def each_level(factors: dict[str, tuple]) -> list[dict[str, Any]]:
-    """As few rows as show every level of every factor."""
-    return [
-        {name: levels[i % len(levels)] for name, levels in factors.items()}
-        for i in range(max(map(len, factors.values())))
-    ]
 
 
 def compile_quickly(function: Callable[..., Any]) -> Callable[..., Any]:

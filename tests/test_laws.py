@@ -1,4 +1,8 @@
-"""The contract of `scan`: every cell, method and pair of options against a plain Python loop over valid steps."""
+"""The contract of `scan`: every cell, method and option against a plain Python loop over each row's valid steps.
+
+Each cell meets every level of every option in every method; the cells between them, in every method, meet every three
+levels of options together, at T = 5. At T = 1 and at T = 0 the cells between them meet every two together.
+"""
 
 from functools import lru_cache, partial
 
@@ -9,7 +13,9 @@ import pytest
 
 import rnnscan as rs
 from rnnscan._options import HONOURED, METHODS
-from tests.helpers import CELLS, ROWS, assert_close, compile_quickly, covering_array, each_level, plain_loop
+from tests.helpers import CELLS, ROWS, assert_close, compile_quickly, draw
+from tests.plain import plain_loop
+from tests.tables import all_combinations, combinations, shared_table
 
 
 FACTORS = {
@@ -26,9 +32,18 @@ FACTORS = {
     "optimize": (True, False),
 }
 MORE = {**FACTORS, "unroll": (1, 2, True), "under": ("jit", "vmap", "eager")}
-# Each pair of options at T = 5, and each option at T = 1 and 0, where most pairs have nothing to do.
-TABLE = [{"n_steps": 5, **row} for row in covering_array(FACTORS, seed=138)]
-TABLE += [{"n_steps": n, **row} for n in (1, 0) for row in each_level(MORE)]
+PARTS = {  # n_steps -> which options, how many rows a cell, and how many options at a time the cells between them cover
+    5: (FACTORS, 4, 3),
+    1: (MORE, 1, 2),
+    0: (MORE, 1, 2),
+}
+TABLE = {
+    n_steps: shared_table(factors, len(CELLS), rows, strength, seed=n_steps)
+    for n_steps, (factors, rows, strength) in PARTS.items()
+}
+ROWS_OF = {  # cell -> its rows
+    case.name: [{"n_steps": n, **row} for n in TABLE for row in TABLE[n][i]] for i, case in enumerate(CELLS)
+}
 NOISE = jax.random.key(3)
 LENGTHS = np.array([3, 0, 5])
 MASK = np.array([[0, 1, 1], [1, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], bool)  # holes, late starts, early ends
@@ -52,6 +67,7 @@ def selection(row, copy=0):
     return arrays, valid, arrays["resets"][:n] if "resets" in arrays else None
 
 
+@jax.jit
 def objective(carry_and_ys):
     """A curved scalar in which every number has a weight of its own, so that none can stand in another's place."""
     total = 0.0
@@ -115,7 +131,8 @@ def make_inputs(case, row, key):
     fresh = case.make(jax.random.fold_in(key, 7), size)[1]
     if case.carry is None:
         carry, fresh = (
-            jax.tree.map(lambda a, i=i: a + 0.1 * i, case.cell.initial_carry((ROWS,), params=params)) for i in (1, 2)
+            jax.tree.map(lambda a, i=i: np.asarray(a) + 0.1 * i, case.cell.initial_carry((ROWS,), params=params))
+            for i in (1, 2)
         )
     return float_part((params, carry, xs, fresh if row["resets"] == "own carry" else None))
 
@@ -150,10 +167,9 @@ def run_scan(case, row, method, put_back, values, arrays):
 
 def run_plain(case, row, put_back, values, *, valid, resets):
     params, carry, xs, fresh = put_back(values)
-    cell, params = case.bind(case.cell, params)
     xs = jax.tree.map(lambda leaf: leaf[: row["n_steps"]], xs)
     return plain_loop(
-        cell, params, carry, xs, n_steps=row["n_steps"], valid=valid, resets=resets, reset_carry=fresh,
+        case, params, carry, xs, n_steps=row["n_steps"], valid=valid, resets=resets, reset_carry=fresh,
         key=NOISE if case.stochastic else None,
         reverse=row["reverse"], hold=row["masked_output"] == "hold", outputs=row["outputs"],
     )  # fmt: skip
@@ -166,7 +182,7 @@ def poison(put_back, values, valid):
     def spoil(leaf):
         used = np.zeros(leaf.shape[:2], bool)
         used[: len(valid)] = valid
-        return jnp.where(jnp.asarray(used).reshape(used.shape + (1,) * (leaf.ndim - 2)), leaf, jnp.nan)
+        return np.where(used.reshape(used.shape + (1,) * (leaf.ndim - 2)), leaf, np.nan)
 
     return float_part((params, carry, jax.tree.map(spoil, xs), fresh))[0]
 
@@ -174,25 +190,29 @@ def poison(put_back, values, valid):
 @lru_cache(maxsize=2)
 def given_and_expected(case, number):
     """What a row passes to the scan, with NaN where no valid step reads, and what the plain loop makes of it."""
-    row, key = TABLE[number], jax.random.key(0)
+    row, key = ROWS_OF[case.name][number], jax.random.key(0)
     values, put_back = make_inputs(case, row, key)
-    along = [jax.random.normal(jax.random.fold_in(key, 11 + i), v.shape, v.dtype) for i, v in enumerate(values)]
+    numbers = draw(jax.random.fold_in(key, 11))
+    along = [numbers.normal(size=v.shape) for v in values]
     copies = []
     for copy in range(2 if row["under"] == "vmap" else 1):
         arrays, valid, resets = selection(row, copy)
         inputs = [v + 0.05 * copy * a for v, a in zip(values, along, strict=True)]
         plain = all_derivatives(partial(run_plain, case, row, put_back, valid=valid, resets=resets))(inputs, along)
         given = inputs if case.stochastic else poison(put_back, inputs, valid)
-        copies.append((given, along, jax.tree.map(jnp.asarray, arrays), plain))
-    *given, expected = copies[0] if len(copies) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
+        copies.append((given, along, arrays, plain))
+    if row["under"] == "vmap":
+        copies = [jax.tree.map(lambda *leaves: np.stack(leaves), *copies)]
+    *given, expected = copies[0]
+    given = jax.tree.map(jnp.asarray, given)
     return put_back, given, expected
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("number", range(len(TABLE)))
+@pytest.mark.parametrize("number", range(len(ROWS_OF[CELLS[0].name])))
 @pytest.mark.parametrize("case", CELLS, ids=repr)
-def test_every_pair_of_options_equals_the_plain_loop(case, number, method):
-    row = TABLE[number]
+def test_every_option_equals_the_plain_loop(case, number, method):
+    row = ROWS_OF[case.name][number]
     put_back, given, expected = given_and_expected(case, number)
     run = partial(run_scan, case, row, method, put_back)
     by_steps = row["under"] == "eager" or method == "reference"  # one operation after another, compiled one by one
@@ -215,3 +235,14 @@ def check_by_finite_differences(program, got, inputs, along, arrays, step=1e-6):
     reverse = sum(np.sum(g * a, tuple(range(copies, g.ndim))) for g, a in zip(got["gradient"], along, strict=True))
     np.testing.assert_allclose((up - down) / (2 * step), got["slope"], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(reverse, got["slope"], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("n_steps", PARTS)
+def test_the_table_shows_what_it_says(n_steps):
+    """Each cell has each level, as far as it has rows for them, and the cells together every pair or triple."""
+    factors, size, strength = PARTS[n_steps]
+    rows = [row for block in TABLE[n_steps] for row in block]
+    assert set().union(*(combinations(row, strength) for row in rows)) == all_combinations(factors, strength)
+    for name, levels in factors.items():
+        for block in TABLE[n_steps]:
+            assert len(block) == size and len({row[name] for row in block}) == min(size, len(levels))
