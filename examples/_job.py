@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-JOBS = ("counting", "ode", "rows", "series")
+JOBS = ("counting", "ode", "own_cell", "rows", "series")
 
 
 @dataclass(frozen=True)

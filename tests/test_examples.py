@@ -124,7 +124,7 @@ def test_unknown_job_names_the_known_ones(capsys):
     with pytest.raises(SystemExit) as stopped:
         runner.main(["countin"])
     assert stopped.value.code == 2
-    assert "no job 'countin'; the jobs are counting, ode, rows, series" in capsys.readouterr().err
+    assert f"no job 'countin'; the jobs are {', '.join(_job.JOBS)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("met, code, verdict", [(True, 0, "ok"), (False, 1, "MISSED")])
