@@ -109,6 +109,18 @@ class Plan(NamedTuple):
         rows = initial if start is None else start
         return scan_taps(self.step, self.non_sequences, rows, xs or None, y_taps=y_taps, **bound, **options)
 
+    def rows_before(self, first: Any, early: Any) -> Any:
+        """The outputs that step `first` looks back on: `early` ones and, where these are few, initial ones."""
+
+        def cut(rows: Any, ys: Any) -> Any:
+            if rows is None:
+                return None
+            history = jnp.concatenate([rows.astype(ys.dtype), ys])
+            return jax.lax.dynamic_slice_in_dim(history, first, rows.shape[0])
+
+        initial = self.outputs.initial
+        return None if initial is None else (tuple(map(cut, initial, early[0])), None)
+
 
 def make_plan(
     fn: Any, sequences: Any, outputs_info: Any, non_sequences: Any, n_steps: Any, go_backwards: bool, strict: bool
@@ -135,17 +147,19 @@ def _run(plan: Plan, last: int | None) -> tuple[Any, ...]:
     first = 0 if last is None else max(0, plan.xs.n_steps - last)
     if first == 0:
         return plan.run()[1][0]
-    start, early = jax.lax.stop_gradient(plan.run(n_steps=first))
-    _, late = plan.run(first=first, start=start)
+    _, early = jax.lax.stop_gradient(plan.run(n_steps=first))
+    _, late = plan.run(first=first, start=plan.rows_before(first, early))
     return tuple(jnp.concatenate(parts) for parts in zip(early[0], late[0], strict=True))
 
 
 def _run_until(plan: Plan, last: int | None, trim: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """As `_run`, up to the stop; how many steps come before the last ones is a value, so both scans have lengths."""
     result = plan.run(until=fired)
     n_steps, ys = result.n_steps, result.ys[0]
     if last is not None and last < plan.xs.n_steps:
         first = jnp.maximum(n_steps - last, 0)
-        start, early = jax.lax.stop_gradient(plan.run(lengths=first))
+        _, early = jax.lax.stop_gradient(plan.run(lengths=first))
+        start = plan.rows_before(first, early)
         _, late = plan.run(first=first, start=start, n_steps=last, lengths=jnp.minimum(n_steps, last))
         place = lambda early, late: jax.lax.dynamic_update_slice_in_dim(early, late, first, 0)
         ys = tuple(map(place, early[0], late[0]))
