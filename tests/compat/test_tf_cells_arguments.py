@@ -156,6 +156,8 @@ def test_the_defaults_are_tensorflows(kind):
         (lambda: tf.GRUCell(N, activation=3), TypeError, "a function of an array"),
         (lambda: tf.GRUCell(N, name=3), TypeError, "variable scope"),
         (lambda: tf.GRUCell(N, dtype=jnp.int32), TypeError, "floating"),
+        (lambda: tf.GRUCell(N, bias_initializer=1.0), TypeError, r"`\(key, shape, dtype\) -> array`"),
+        (lambda: tf.OutputProjectionWrapper(tf.GRUCell(N, name="kernel"), 2), ValueError, "another `name`"),
         (lambda: tf.LSTMCell(N, cell_clip=-1), ValueError, ">= 0"),
         (lambda: tf.LSTMCell(N, proj_clip=1.0), ValueError, "`num_proj`"),
         (lambda: tf.LSTMCell(N, num_unit_shards=2), NotImplementedError, "sharding"),

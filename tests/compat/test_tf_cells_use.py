@@ -144,6 +144,9 @@ def test_the_memory_of_an_lstm_is_dropped_only_where_the_visitor_says_so():
     cell = tf.DropoutWrapper(Keep(), state_keep_prob=0.5, dropout_state_filter_visitor=lambda s: "yes")
     with pytest.raises(TypeError, match="answers a bool"):
         cell(None, X, state, at(0))
+    leaves = tf.DropoutWrapper(tf.GRUCell(N), state_keep_prob=0.5, dropout_state_filter_visitor=lambda s: (True,))
+    with pytest.raises(TypeError, match="answers a bool"):
+        leaves(leaves.init(KEY, IN), X, leaves.zero_state(ROWS), at(0))
     with pytest.raises(TypeError, match="must be floating; got int32"):
         tf.DropoutWrapper(Leaky(), state_keep_prob=0.5)(W, X, tf.zero_state(Leaky(), ROWS), at(0))
 
@@ -220,6 +223,23 @@ def test_an_id_outside_the_table_raises_or_gives_nan():
     flat = rs.scan(tf.as_cell(cell), params, None, ids)[1]
     assert_close(rs.scan(tf.as_cell(cell, x_ndim=1), params, None, ids[..., None])[1], flat)
     np.testing.assert_allclose(flat[0], cell(params, ids[0], state)[0], rtol=1e-14)
+
+
+def test_a_wrapper_takes_the_dtype_of_the_cell_inside():
+    cell = tf.OutputProjectionWrapper(tf.DropoutWrapper(tf.GRUCell(N, dtype=jnp.float32)), 2)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((cell.init(KEY, IN), cell.zero_state(2)))} == {"float32"}
+
+
+def test_a_cell_written_as_tensorflow_had_it_is_told_where_params_go():
+    class Old(tf.RNNCell):
+        state_size = output_size = N
+
+        def __call__(self, inputs, state):
+            return inputs, state
+
+    for wrap in (tf.as_cell, tf.ResidualWrapper, lambda cell: tf.MultiRNNCell([cell])):
+        with pytest.raises(TypeError, match=r"takes \(inputs, state\). Params are an argument here: put them first"):
+            wrap(Old())
 
 
 @pytest.mark.parametrize(

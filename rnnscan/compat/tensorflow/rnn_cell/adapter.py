@@ -1,5 +1,6 @@
 """A TensorFlow cell as a cell of `rs.scan`: the order of arguments and results changed, nothing else."""
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class TFCell:
     x_ndim: int = 1
 
     def __post_init__(self) -> None:
-        settle(self, in_size=lambda n: None if n is None else initial.size(n))
+        settle(self, in_size=lambda n: None if n is None else initial.size(n), x_ndim=operator.index)
         check_cell("as_cell", self.cell)
 
     @property

@@ -48,6 +48,7 @@ class AttentionCellWrapper(Wrapper):
     input_size: int | None = None
     state_is_tuple: bool = True
     reuse: bool | None = None
+    variables = ("kernel", "bias", "attention", "attn_output_projection")
     x_ndim = 1
     float_input = True
 

@@ -1,16 +1,16 @@
-"""What a TensorFlow cell is here: `cell(params, inputs, state) -> (output, state)`, and the checks all cells share."""
+"""What a TensorFlow cell is here: `cell(params, inputs, state) -> (output, state)`, and how its states are made."""
 
+import contextlib
 import dataclasses
-import numbers
+import inspect
 import operator
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ...._types import Rng, name_of, settle
+from ...._types import name_of
 from ....cells import initial
 
 
@@ -92,7 +92,25 @@ def check_cell(caller: str, cell: Any) -> Any:
             f"`{caller}` takes a cell with `__call__(params, inputs, state)`, `state_size` and `output_size`; "
             f"`{name_of(cell)}`, a {type(cell).__name__}, lacks {', '.join(f'`{m}`' for m in missing)}.{hint}"
         )
+    if not _takes(cell, 3) and not _takes(cell, 4):
+        raise TypeError(
+            f"`{caller}` calls its cell as `cell(params, inputs, state)`, and with `rng` if it draws random numbers; "
+            f"`{name_of(cell)}` takes {inspect.signature(cell)}. Params are an argument here: put them first."
+        )
     return cell
+
+
+def _takes(cell: Any, n: int) -> bool:
+    """Whether a cell can be called with n arguments by place, the `rng` of one with four also by name."""
+    try:
+        signature = inspect.signature(cell)
+    except (TypeError, ValueError):  # some callables have no signature to read
+        return True
+    for by_name in ({}, {"rng": None}):
+        with contextlib.suppress(TypeError):
+            signature.bind(*range(n - len(by_name)), **by_name)
+            return True
+    return False
 
 
 def scope_name(cell: Any) -> str:
@@ -116,105 +134,3 @@ def show(cell: Any) -> str:
         elif value != field.default:
             shown.append(f"{field.name}={name_of(value) if callable(value) else repr(value)}")
     return f"{type(cell).__name__}({', '.join(shown)})"
-
-
-def settle_cell(cell: Any, **convert: Callable[[Any], Any]) -> None:
-    """For `__post_init__`: normalises the fields, those that every TensorFlow cell has among them; arrays raise."""
-    given = {field.name for field in dataclasses.fields(cell)}
-    shared = {
-        "name": lambda name: _scope(cell, name),
-        "dtype": lambda dtype: None if dtype is None else initial.float_dtype(dtype),
-        "reuse": lambda reuse: _no_reuse(cell, reuse),
-        "activation": lambda activation: activation_function(cell, activation),
-    }
-    settle(cell, **({name: fix for name, fix in shared.items() if name in given} | convert))
-
-
-def _scope(cell: Any, name: Any) -> str | None:
-    if name is not None and (not isinstance(name, str) or not name):
-        raise TypeError(f"`{type(cell).__name__}` takes name=None or the name of its variable scope; got {name!r}.")
-    return name
-
-
-def _no_reuse(cell: Any, reuse: Any) -> None:
-    if reuse is None or reuse is False:
-        return
-    raise ValueError(
-        f"`{type(cell).__name__}(reuse={reuse!r})`: there are no variable scopes to find variables in. To share "
-        "weights, pass the same params to both calls."
-    )
-
-
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "sigmoid": jax.nn.sigmoid,
-    "elu": jax.nn.elu,
-    "selu": jax.nn.selu,
-    "softplus": jax.nn.softplus,
-    "softsign": jax.nn.soft_sign,
-    "linear": lambda a: a,
-}
-
-
-def activation_function(cell: Any, activation: Any) -> Any:
-    """None, a name from ACTIVATIONS, or a function; else ValueError or TypeError."""
-    if activation is None or activation in ACTIVATIONS or (callable(activation) and not isinstance(activation, type)):
-        return activation
-    names = ", ".join(map(repr, ACTIVATIONS))
-    raise (ValueError if isinstance(activation, str) else TypeError)(
-        f"`{type(cell).__name__}` takes activation=None, {names}, or a function of an array; got {activation!r}."
-    )
-
-
-def activate(activation: Any, value: Any, default: Callable[[Any], Any] = jnp.tanh) -> Any:
-    """`value` through the activation a field names."""
-    if activation is None:
-        return default(value)
-    return ACTIVATIONS[activation](value) if isinstance(activation, str) else activation(value)
-
-
-def keep_probability(cell: Any, name: str) -> Callable[[Any], float]:
-    """A check that brings the field `name`, a probability of keeping a number, to a float in [0, 1]."""
-
-    def check(value: Any) -> float:
-        if not isinstance(value, numbers.Real):
-            raise TypeError(
-                f"`{type(cell).__name__}` takes `{name}` as a number in [0, 1], the share that is kept; got {value!r}."
-            )
-        share = float(value)
-        if not 0 <= share <= 1:  # false for NaN too
-            raise ValueError(
-                f"`{type(cell).__name__}` takes `{name}` in [0, 1], the share that is kept; got {value!r}."
-            )
-        return share
-
-    return check
-
-
-def unused(cell: Any, name: str, instead: str) -> Callable[[Any], None]:
-    """A check that refuses anything but None for a field that TensorFlow took and did not read."""
-
-    def check(value: Any) -> None:
-        if value is not None:
-            raise ValueError(f"`{type(cell).__name__}({name}={value!r})`: {instead}. Leave `{name}` out.")
-
-    return check
-
-
-def keep_some(value: Any, keep_prob: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`value` with numbers zeroed where a mask of `shape` says so, the others divided by `keep_prob`."""
-    if keep_prob == 0:  # nothing is kept, and nothing is divided by 0
-        return jnp.zeros_like(value)
-    mask = jax.random.bernoulli(key, keep_prob, shape)
-    return jnp.where(mask, value / keep_prob, jnp.zeros_like(value))
-
-
-def seeded(rng: Rng, seed: int | None) -> Rng:
-    """The randomness of a cell that has a seed of its own, so that two cells with different seeds differ."""
-    return rng if seed is None else rng.child(seed)
-
-
-def seed_number(seed: Any) -> int | None:
-    """A seed as `fold_in` takes it, an int in [0, 2**32)."""
-    return None if seed is None else operator.index(seed) % 2**32

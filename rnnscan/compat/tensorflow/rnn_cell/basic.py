@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ....cells import initial
-from .base import RNNCell, activate, settle_cell
+from .base import RNNCell
+from .fields import activate, settle_cell
 from .variables import dtype_of, linear, variable
 
 

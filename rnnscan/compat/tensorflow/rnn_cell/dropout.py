@@ -11,7 +11,8 @@ from ...._tree import named_leaves
 from ...._types import Rng
 from ....cells import initial
 from ....wrap import _parts
-from .base import LSTMStateTuple, keep_probability, keep_some, seed_number, seeded
+from .base import LSTMStateTuple
+from .fields import keep_probability, keep_some, seed_number, seeded
 from .wrappers import Wrapper
 
 
@@ -144,11 +145,12 @@ def which(visitor: Callable[[Any], Any], tree: Any) -> list[bool]:
     """For each leaf whether the visitor, asked from the top down, lets dropout reach it."""
     answer = visitor(tree)
     n_leaves = len(jax.tree.leaves(tree))
-    if isinstance(answer, bool) and (not answer or jax.tree_util.all_leaves([tree])):
+    is_leaf = jax.tree_util.all_leaves([tree])
+    if isinstance(answer, bool) and (not answer or is_leaf):
         return [answer] * n_leaves
-    parts = _parts_of(tree)
+    parts = [] if is_leaf else _parts_of(tree)
     answers = [answer] * len(parts) if isinstance(answer, bool) else _parts_of(answer)
-    if len(answers) != len(parts) or not all(isinstance(a, bool) for a in answers):
+    if is_leaf or len(answers) != len(parts) or not all(isinstance(a, bool) for a in answers):
         raise TypeError(
             f"`dropout_state_filter_visitor` answers a bool, or one for each of the {len(parts)} parts it was shown; "
             f"got {answer!r}."

@@ -10,17 +10,8 @@ import jax.numpy as jnp
 from ...._types import Rng
 from ....cells import initial
 from ....wrap import _parts
-from .base import (
-    LSTMStateTuple,
-    RNNCell,
-    activate,
-    keep_probability,
-    keep_some,
-    seed_number,
-    seeded,
-    settle_cell,
-    unused,
-)
+from .base import LSTMStateTuple, RNNCell
+from .fields import activate, keep_probability, keep_some, seed_number, seeded, settle_cell, unused
 from .lstm import split_state
 from .variables import dtype_of, entry, linear, variable
 

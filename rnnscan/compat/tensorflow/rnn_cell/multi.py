@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from ...._types import Rng, call, name_of
 from ....wrap import _parts
 from . import base
-from .base import RNNCell, check_cell, settle_cell
+from .base import RNNCell, check_cell
+from .fields import settle_cell
 from .variables import entry
 
 

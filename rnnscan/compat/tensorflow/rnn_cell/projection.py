@@ -13,7 +13,8 @@ from ...._types import Rng
 from ....cells import initial
 from ....wrap import _parts
 from . import base
-from .base import activate, scope_name, unused
+from .base import scope_name
+from .fields import activate, unused
 from .variables import dtype_of, entry, linear, variable
 from .wrappers import Wrapper
 
@@ -38,6 +39,7 @@ class InputProjectionWrapper(Wrapper):
     input_size: None = None
     reuse: bool | None = None
     output_size = _parts.from_cell("output_size")
+    variables = ("kernel", "bias")
     x_ndim = 1
     float_input = True
 
@@ -72,6 +74,7 @@ class OutputProjectionWrapper(Wrapper):
     output_size: int
     activation: str | Callable[[Any], Any] | None = None
     reuse: bool | None = None
+    variables = ("kernel", "bias")
 
     def __post_init__(self) -> None:
         self.settle(output_size=initial.size)
@@ -108,6 +111,7 @@ class EmbeddingWrapper(Wrapper):
     initializer: Callable[..., Any] | None = None
     reuse: bool | None = None
     output_size = _parts.from_cell("output_size")
+    variables = ("embedding",)
     x_ndim = 0
     float_input = False
 

@@ -29,8 +29,10 @@ def variable(initializer: Callable[..., Any] | None, key: jax.Array, shape: tupl
 
 
 def dtype_of(cell: Any, dtype: Any) -> Any:
-    """The dtype of new variables: the one asked for, the cell's own, or JAX's default float."""
-    return initial.float_dtype(getattr(cell, "dtype", None) if dtype is None else dtype)
+    """The dtype of new variables: the one asked for, the cell's or its inner cell's, or JAX's default float."""
+    while dtype is None and cell is not None:
+        cell, dtype = getattr(cell, "cell", None), getattr(cell, "dtype", None)
+    return initial.float_dtype(dtype)
 
 
 def linear(cell: Any, params: Any, *inputs: Any, bias: bool = True) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from ...._types import Rng, call, name_of
 from ....wrap import _parts
 from . import base
-from .base import RNNCell, check_cell, scope_name, settle_cell
+from .base import RNNCell, check_cell, scope_name
+from .fields import settle_cell
 from .variables import dtype_of, entry, variable
 
 
@@ -19,6 +20,8 @@ class Wrapper(RNNCell):
 
     cell: Any
     state_size = _parts.from_cell("state_size")
+    transparent = False  # whether params are those of the cell, without a scope
+    variables: ClassVar[tuple[str, ...]] = ()  # keys of params that are not the cell's
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
 
@@ -41,6 +44,11 @@ class Wrapper(RNNCell):
         """For `__post_init__`."""
         settle_cell(self, **convert)
         check_cell(type(self).__name__, self.cell)
+        if not self.transparent and scope_name(self.cell) in self.variables:
+            raise ValueError(
+                f"`{type(self).__name__}` keeps a variable {scope_name(self.cell)!r} where the params of a cell of "
+                "that name would stand. Give the cell another `name`."
+            )
 
     def run(self, params: Any, inputs: Any, state: Any, rng: Rng | None) -> tuple[Any, Any]:
         """The wrapped cell with its share of the randomness."""
@@ -96,6 +104,7 @@ class HighwayWrapper(Wrapper):
     couple_carry_transform_gates: bool = True
     carry_bias_init: float = 1.0
     output_size = _parts.from_cell("output_size")
+    variables = ("carry_w", "carry_b", "transform_w", "transform_b")
     scoped = False  # its variables stand in the scope around it
 
     def __post_init__(self) -> None:
