@@ -7,8 +7,8 @@ import pytest
 
 import rnnscan as rs
 from rnnscan.packed import pack, unpack
-from rnnscan.padded import last_valid
-from tests.helpers import assert_close, compile_quickly, library, quotient
+from rnnscan.padded import flip_valid, last_valid
+from tests.helpers import assert_close, compile_quickly, count_compiles, library, quotient
 
 
 T, B = 5, 4
@@ -195,3 +195,16 @@ def test_a_singular_cell_in_a_fixed_total():
 
     run = compile_quickly(lambda p, xs: [jax.value_and_grad(f, (0, 1))(p, xs) for f in (loss, by_row)])
     assert_close(*run(jnp.asarray(0.3), xs))
+
+
+def test_a_second_call_compiles_nothing():
+    xs, lengths = XS.astype(np.float32), [2, 2, 5, 0]
+
+    def calls():
+        packed = pack(xs, lengths)
+        return unpack(packed.xs, lengths, T), last_valid(xs, lengths), flip_valid(xs, lengths)
+
+    calls()
+    with count_compiles() as compiled:
+        calls()
+    assert not compiled
