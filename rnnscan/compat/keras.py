@@ -3,7 +3,7 @@ r"""Keras' backend function `rnn`, as a translation to `rnnscan.scan`.
 `keras.backend.rnn(step, inputs, states)` walked over the second axis of `inputs` with a step written the other way
 round from a cell's: `step(x, states) -> (y, new_states)`, output first. Keras 3 keeps the function for itself, once for
 each of its backends, and these do not agree. Here it means what the TensorFlow and torch backends mean, without their
-oversights, which `tests/oracles/test_keras.py` shows one by one.
+oversights, which `tests/oracles/test_keras_bugs.py` shows one by one.
 """
 
 from collections.abc import Callable

@@ -168,19 +168,26 @@ def test_padding_cannot_hurt(poison, unroll):
     assert not np.asarray(got[1][1])[~keep].any()
 
 
-def test_a_second_call_compiles_nothing():
-    w = jnp.ones((3, 4))
+class Layer:
+    """A step as Keras' layers have it, a method that reads its weights from the layer."""
 
-    def step(x, states):
-        h = jnp.tanh(x @ w + states[0])
-        return h, [h]
+    def __init__(self, weight):
+        self.weight = weight
 
-    x, keep = BASE.arrays()["inputs"][0], BASE.valid()
-    call = lambda x: rnn(step, x, [np.zeros((3, 4))], mask=keep, constants=[w[0], "passed on"], go_backwards=True)
-    call(x)
+    def step(self, x, states):
+        h = jnp.tanh(x @ self.weight + states[0])
+        return h * states[1], [h]
+
+
+def test_a_second_call_compiles_nothing_and_new_weights_are_seen():
+    layer, (x,), keep = Layer(jnp.ones((3, 4))), ARRAYS["inputs"], BASE.valid()
+    call = lambda x: rnn(layer.step, x, ARRAYS["states"][:1], mask=keep, constants=[layer.weight[0], "passed on"])[0]
+    before = call(x)
     with count_compiles() as compiled:
         call(x + 1)
     assert compiled == []
+    layer.weight = jnp.full((3, 4), 0.5)
+    assert not np.allclose(call(x), before)
 
 
 def test_constants_that_are_no_arrays_stay_what_they_are():
