@@ -48,9 +48,8 @@ def check_noise(caller: str, cell: Any, key: Any) -> None:
         _inputs.check_key(key)
     if key is None and use == "required":
         raise ValueError(
-            f"`{caller}`: cell `{name_of(cell)}` draws random numbers, so it needs `key=jax.random.key(seed)`. For "
-            "evaluation make a cell without noise (`DropoutWrapper` with its keep probabilities at 1), which takes the "
-            "same params."
+            f"`{caller}`: cell `{name_of(cell)}` draws random numbers, so it needs `key=jax.random.key(seed)`; for "
+            "evaluation `rs.wrap.deterministic(cell)` is the same cell without them, and takes the same params."
         )
     if key is not None and use == "never":
         raise ValueError(f"`{caller}` got `key`, but cell `{name_of(cell)}` draws no random numbers. Leave it out.")
