@@ -1,5 +1,7 @@
 """TensorFlow's cells and wrappers against NumPy written from TensorFlow's rules: outputs, states, gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,6 +193,50 @@ def test_the_clip_of_the_memory_comes_before_the_output_and_the_projection_has_o
     m, (c, _) = cell(params, x, state)
     assert np.abs(c).max() == 0.1 and np.abs(m).max() == 0.01
     assert np.abs(tf.LSTMCell(N, cell_clip=0.1, num_proj=2)(params, x, state)[0]).max() > 0.01
+
+
+NORMED = ("input", "transform", "forget", "output", "state")
+FIRST = (  # cell; constants; bounds of uniform numbers, Glorot's sqrt(6 / (fan_in + fan_out)) but for the embedding
+    (tf.BasicLSTMCell(40), {"bias": 0.0}, {"kernel": 6 / (40 + IN + 160)}),
+    (GRU(40), {"gates/bias": 1.0, "candidate/bias": 0.0}, {"candidate/kernel": 6 / (80 + IN)}),
+    (
+        tf.LSTMCell(400, True, num_proj=3),
+        {"bias": 0.0},
+        {"w_f_diag": 3 / 400, "w_i_diag": 3 / 400, "w_o_diag": 3 / 400, "projection/kernel": 6 / 403},
+    ),
+    (
+        tf.LayerNormBasicLSTMCell(40, norm_gain=0.7, norm_shift=0.2),
+        {f"{part}/gamma": 0.7 for part in NORMED} | {f"{part}/beta": 0.2 for part in NORMED},
+        {"kernel": 6 / (40 + IN + 160)},
+    ),
+    (tf.LayerNormBasicLSTMCell(100, layer_norm=False), {}, {"bias": 3 / 400}),  # `get_variable`'s default
+    (tf.HighwayWrapper(GRU(40), False, 0.6), {"carry_b": 0.6, "transform_b": -0.6}, {"transform_w": 6 / 80}),
+    (tf.OutputProjectionWrapper(GRU(40), 9), {"bias": 0.0, "gru_cell/gates/bias": 1.0}, {"kernel": 6 / 49}),
+    (tf.InputProjectionWrapper(GRU(2), 90), {"bias": 0.0}, {"kernel": 6 / (90 + IN)}),
+    (tf.EmbeddingWrapper(GRU(2), 90, 7), {}, {"embedding": 3.0}),
+    (
+        tf.AttentionCellWrapper(GRU(40), 2),
+        {"bias": 0.0, "attention/bias": 0.0, "attn_output_projection/bias": 0.0},
+        {"attention/attn_w": 6 / 80, "attention/attn_v": 3 / 40, "attn_output_projection/kernel": 6 / 120},
+    ),
+)
+
+
+@pytest.mark.parametrize(("cell", "constants", "squares"), FIRST, ids=lambda v: type(v).__name__)
+def test_first_params_are_tensorflows(cell, constants, squares):
+    """Constants are exact; of uniform numbers in +-a the least and the largest of many are near -a and a."""
+    params = cell.init(jax.random.key(1), 40 if isinstance(cell, tf.HighwayWrapper) else IN)
+    found = lambda path: functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
+    for path, value in constants.items():
+        np.testing.assert_array_equal(found(path), np.full(found(path).shape, value))
+    for path, square in squares.items():
+        bound, got = np.sqrt(square), found(path)
+        assert -bound <= got.min() < -0.9 * bound and 0.9 * bound < got.max() <= bound, path
+
+
+def test_one_object_given_twice_has_params_of_its_own_each_time():
+    params = tf.MultiRNNCell([GRU(IN)] * 2).init(jax.random.key(0), IN)
+    assert (params["cell_0"]["gates"]["kernel"] != params["cell_1"]["gates"]["kernel"]).all()
 
 
 def test_scan_of_a_cell_is_the_loop_over_its_steps():

@@ -171,6 +171,46 @@ def test_dropout_in_scan_is_the_same_whichever_way_it_runs_and_can_be_switched_o
         rs.scan(cell, params, None, xs)
 
 
+def test_variational_dropout_keeps_one_mask_for_all_steps_and_rows():
+    x, state = jnp.ones((ROWS, 50)), jnp.ones((ROWS, 50))
+    options = {"variational_recurrent": True, "input_size": 50, "dtype": jnp.float64}
+    for n, variational in ((1, True), (4, False)):
+
+        class Copy(tf.RNNCell):
+            state_size = output_size = 50
+
+            def __call__(self, params, inputs, state):
+                return inputs, state
+
+        more = options if variational else {}
+        seen = set()
+        for where in ("input", "output", "state"):
+            cell = tf.DropoutWrapper(Copy(), **{f"{where}_keep_prob": 0.5}, **more)
+            masks = [cell(None, x, state, at(t))[where == "state"] != 0 for t in (0, 1)]
+            rows = {tuple(row.tolist()) for mask in masks for row in np.asarray(mask)}
+            assert len(rows) == n  # all of two rows and two steps alike, or all different
+            seen |= rows
+        assert len(seen) == 3 * n  # input, output and state have masks of their own
+        again = [tf.DropoutWrapper(Copy(), 0.5, seed=seed, **more)(None, x, state, at(0))[0] for seed in (1, 1, 2)]
+        assert (again[0] == again[1]).all() and (again[0] != again[2]).any()
+
+
+def test_our_own_dropout_of_the_state_leaves_the_memory_of_these_cells_alone():
+    stack = tf.MultiRNNCell([LSTM, tf.GRUCell(2), tf.BasicLSTMCell(2, state_is_tuple=False)])
+    assert tf.as_cell(stack).recurrent == (tf.LSTMStateTuple(False, True), True, True)
+
+    class Show(tf.RNNCell):
+        state_size, output_size = tf.LSTMStateTuple(50, 50), 50
+
+        def __call__(self, params, inputs, state):
+            return state.c * 10 + state.h, state
+
+    cell = rs.wrap.Dropout(tf.as_cell(Show()), state=0.5)
+    ones = tf.LSTMStateTuple(jnp.ones((1, 50)), jnp.ones((1, 50)))
+    shown = rs.scan(cell, None, ones, jnp.ones((1, 1, 1)), key=KEY)[1]
+    np.testing.assert_array_equal(np.unique(shown), [10, 12])
+
+
 def test_dropout_holds_its_declarations():
     state = LSTM.zero_state(ROWS)
     params = LSTM.init(KEY, IN)
@@ -204,11 +244,6 @@ def test_params_go_to_tensorflows_names_and_back():
         tf.from_variables(cell, of_a_checkpoint, IN)
     with pytest.raises(ValueError, match=r"cell_0/basic_lstm_cell/kernel` has shape \(7, 16\), expected \(9, 16\)"):
         tf.from_variables(cell, of_a_checkpoint, 5, scope="decoder/rnn")
-
-
-def test_one_object_given_twice_has_params_of_its_own_each_time():
-    params = tf.MultiRNNCell([LSTM] * 2).init(KEY, N)
-    assert (params["cell_0"]["kernel"] != params["cell_1"]["kernel"]).all()
 
 
 def test_an_id_outside_the_table_raises_or_gives_nan():
