@@ -1,16 +1,17 @@
 """`scan_taps`: a recurrence whose step reads inputs and outputs of several steps, as a translation to `scan`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from . import _inputs, _tree
-from ._errors import SequenceError
+from ._errors import CarryError, SequenceError
+from ._options import Options, read_options
 from ._rewrite.taps import Taps, Windowed, check_output_taps, reach, split_rows, spread, tapped, usable
-from ._scan import ScanUntil, scan, scan_until
+from ._scan import DEFAULTS, ScanUntil, check_options, scan, scan_until
 from ._types import check_callable
 
 
@@ -37,9 +38,9 @@ def scan_taps(
 
     - `step`: `(params, past, x) -> y`; a stochastic one takes `rng` as fourth argument.
     - `params`: any pytree.
-    - `initial`: the outputs before the first step, oldest first, time on `time_axis`: for each leaf of y that is fed
-      back as many rows as its farthest tap looks back, so that `concatenate([initial, ys])` is the whole history. A
-      pytree like y, with None for what is not fed back; None alone: nothing is.
+    - `initial`: the outputs before the first step in scan order, oldest first, time on `time_axis`: for each leaf of y
+      that is fed back as many rows as its farthest tap looks back; forward, `concatenate([initial, ys])` is the whole
+      history. A pytree like y, with None for what is not fed back; None alone: nothing is.
     - `xs`: sequences `(T, *batch, ...)`, or None with `n_steps` or `max_steps`.
 
     **Other arguments**
@@ -73,21 +74,26 @@ def scan_taps(
     [1 1 2 3 5]
     """
     check_callable("scan_taps", step)
-    axis = options.get("time_axis", 0)
+    check_options("scan_taps", options)
+    if until is None and max_steps is not None:
+        raise ValueError("`max_steps` goes with `until`; write `n_steps` for a fixed number of steps")
+    axis = _time_axis(options)
     _inputs.check_arrays(params=params, initial=initial, xs=xs, reset_carry=options.get("reset_carry"))
     cell = Windowed(step, jax.tree.structure(initial, is_leaf=_is_none), _output_taps(y_taps, initial))
     carry = _windows(cell, "initial", initial, axis)
     if options.get("reset_carry") is not None:
         options["reset_carry"] = _windows(cell, "reset_carry", options["reset_carry"], axis)
     xs, options = _cut(x_taps, xs, axis, options)
-    if until is None:
-        if max_steps is not None:
-            raise ValueError("`max_steps` goes with `until`; write `n_steps` for a fixed number of steps")
-        carry, ys = scan(cell, params, carry, xs, **options)
-        return _rows(cell, carry, axis), ys
-    asked = _Until(until, cell) if callable(until) else until
-    carry, ys, n_steps, stopped = scan_until(cell, params, carry, xs, until=asked, max_steps=max_steps, **options)
-    return ScanUntil(_rows(cell, carry, axis), ys, n_steps, stopped)
+    try:
+        if until is None:
+            carry, ys = scan(cell, params, carry, xs, **options)
+            return _rows(cell, carry, axis), ys
+        asked = _Until(until, cell) if callable(until) else until
+        carry, ys, n_steps, stopped = scan_until(cell, params, carry, xs, until=asked, max_steps=max_steps, **options)
+        return ScanUntil(_rows(cell, carry, axis), ys, n_steps, stopped)
+    except CarryError as error:
+        error.add_note("raised by `scan_taps`, whose carry holds the latest outputs, oldest first, `initial` at first")
+        raise
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,11 @@ class _Until:
 
     def __call__(self, carry: Any, y: Any) -> Any:
         return self.until(self.cell.past(carry), y)
+
+
+def _time_axis(options: dict[str, Any]) -> int:
+    given = {field.name: options.get(field.name, DEFAULTS[field.name]) for field in fields(Options)}
+    return read_options(remat=None, optimize=True, **given).time_axis
 
 
 def _is_none(value: Any) -> bool:
