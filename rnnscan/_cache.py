@@ -169,6 +169,9 @@ def _surroundings(function: Any) -> list[Any]:
     waiting = [function]
     while waiting and len(found) <= _MOST_SURROUNDINGS:
         for part in _leaves(waiting.pop()):
+            if isinstance(part, types.MethodType):  # `cell.step` is a new object each time; what it is of stays
+                waiting.append(_inside(part))
+                continue
             found.append(part)
             if isinstance(part, _WHOLE) or id(part) in seen:
                 continue
