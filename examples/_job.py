@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-JOBS = ("counting", "ode", "own_cell", "rows", "series")
+JOBS = ("counting", "from_tensorflow", "ode", "own_cell", "rows", "series")
 
 
 @dataclass(frozen=True)
