@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .arguments import refuse
-from .loop import make_plan, newest, scan, scope, unused, unwrap
+from .loop import check_flags, make_plan, newest, scan, scope, unused, unwrap
 from .step import fired
 
 
@@ -80,9 +80,8 @@ def _fold(
     name: Any,
 ) -> tuple[Any, dict[str, Any]]:
     refuse(caller, unused(mode))
-    if not isinstance(go_backwards, bool):
-        raise TypeError(f"`go_backwards` must be True or False, got {go_backwards!r}")
     with scope(caller, name):
+        check_flags(go_backwards=go_backwards)
         plan = make_plan(fn, sequences, outputs_info, non_sequences, None, go_backwards, strict=False)
         if plan.stops:
             result = plan.run(until=fired, outputs="last")

@@ -79,8 +79,8 @@ def scan(
     [10 20 40]
     """
     refuse("theano.scan", unused(mode, profile=profile, allow_gc=allow_gc))
-    _check_flags(go_backwards=go_backwards, strict=strict, return_list=return_list, trim=trim)
     with scope("theano.scan", name):
+        check_flags(go_backwards=go_backwards, strict=strict, return_list=return_list, trim=trim)
         plan = make_plan(fn, sequences, outputs_info, non_sequences, n_steps, go_backwards, strict)
         last = _check_truncation(truncate_gradient)
         outputs, updates = _run_until(plan, last, trim) if plan.stops else (_run(plan, last), {})
@@ -190,7 +190,8 @@ def _check_truncation(k: Any) -> int | None:
     return int(k)
 
 
-def _check_flags(**flags: Any) -> None:
+def check_flags(**flags: Any) -> None:
+    """TypeError for a switch that is neither True nor False."""
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise TypeError(f"`{name}` must be True or False, got {value!r}")
