@@ -1,6 +1,7 @@
 """What a cell is: one step of a recurrence, the settings it keeps and the randomness it may ask for."""
 
 import dataclasses
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,13 +77,13 @@ def rng_name(cell: Any) -> str:
     return "rng" if "rng" in names or len(names) < 4 else names[3]
 
 
-def check_callable(caller: str, cell: Any) -> None:
+def check_callable(caller: str, cell: Any, place: str = ", as its first argument") -> None:
     """TypeError unless `cell` is a function or an object called as one."""
     if isinstance(cell, type):
         raise TypeError(f"`{caller}` needs a cell; got the class `{cell.__name__}`. Write `{cell.__name__}(...)`.")
     if not callable(cell):
         raise TypeError(
-            f"`{caller}` needs a cell, a function `(params, carry, x) -> (carry, y)`, as its first argument; got a "
+            f"`{caller}` needs a cell, a function `(params, carry, x) -> (carry, y)`{place}; got a "
             f"{type(cell).__name__}."
         )
 
@@ -123,5 +124,9 @@ def settle(cell: Any, **convert: Any) -> None:
 
 
 def name_of(cell: Any) -> str:
-    """How messages call a cell: a function's name, a library cell as it prints."""
+    """How messages call a cell: a function's name, also inside `partial` or `jax.jit`; a library cell as it prints."""
+    if isinstance(cell, functools.partial):
+        return name_of(cell.func)
+    if hasattr(cell, "__wrapped__") and not isinstance(cell, type):
+        return name_of(cell.__wrapped__)
     return getattr(cell, "__name__", None) or repr(cell)

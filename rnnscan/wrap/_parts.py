@@ -4,17 +4,12 @@ import dataclasses
 import numbers
 from typing import Any
 
-from .._types import name_of, rng_use
+from .._types import check_callable, name_of, rng_use
 
 
 def check_cell(wrapper: str, cell: Any) -> Any:
     """The cell itself if it can be called as one; else TypeError."""
-    if isinstance(cell, type):
-        raise TypeError(f"`{wrapper}` wraps a cell; got the class `{cell.__name__}`. Write `{cell.__name__}(...)`.")
-    if not callable(cell):
-        raise TypeError(
-            f"`{wrapper}` wraps cells, `(params, carry, x) -> (carry, y)`; got {cell!r}, a {type(cell).__name__}."
-        )
+    check_callable(wrapper, cell, place="")
     return cell
 
 
