@@ -85,6 +85,19 @@ def fit(
     `optax.apply_if_finite` skips bad gradients itself; `fit` then stops only at an update that is still not finite.
 
     Ctrl-C passes through, once the bar is closed; keep params in the callback if a run must survive it.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> import rnnscan as rs
+    >>> def loss(params, batch, key):  # the sum of a sequence, by the smallest of networks
+    ...     xs, sums = batch
+    ...     s, _ = rs.scan(rs.cells.Linear(1, 1), params, None, xs)
+    ...     return jnp.mean((s - sums) ** 2)
+    >>> xs = jax.random.uniform(jax.random.key(1), (4, 50, 1))
+    >>> start = {"w_x": jnp.full((1, 1), 0.5), "w_h": jnp.full((1, 1), 0.5)}
+    >>> batches = [(xs, xs.sum(0))]
+    >>> result = rs.train.fit(loss, start, optax.adam(0.02), batches, key=jax.random.key(0), epochs=300, progress=False)
+    >>> print(result.history["stopped"], len(result.history["loss"]), f"{result.params['w_h'].item():.2f}")
+    epochs 300 1.00
     """
     check_key(key)
     _check_evaluation(evaluate, evaluate_every, patience, min_delta)

@@ -125,6 +125,13 @@ def bucket(
     * `key`: see `Batches`. Shuffling mixes the rows of each bucket and then the order of all batches.
 
     Raises: `SequenceError` as `pad` does, and for a sequence longer than the last boundary.
+
+    >>> import numpy as np
+    >>> sequences = [np.arange(1.0, n + 1) for n in (2, 5, 1, 4)]
+    >>> for padded, lengths in bucket(sequences, 2, boundaries=[2, 5]):
+    ...     print(padded.tolist(), lengths.tolist())
+    [[1.0, 1.0], [2.0, 0.0]] [2, 1]
+    [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0], [5.0, 0.0]] [5, 4]
     """
     batch_size = check_count(batch_size, "batch_size", least=1)
     lengths = _check_sequences(sequences)

@@ -25,6 +25,8 @@ class Bar:
         )
 
     def __enter__(self) -> "Bar":
+        if not self._bar.disable:
+            self._bar.set_postfix_str("compiling")  # the first step brings the loss in its place
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -80,7 +80,7 @@ def make_update(loss: Loss, optimizer: Any, clip_norm: float | None) -> tuple[Ca
 
     def update(params, opt_state, batch, key, alive):
         check_params(params)
-        value_and_aux = lambda p: scalar_and_aux(loss(p, batch, key))
+        value_and_aux = lambda p: scalar_and_aux(_call(loss, p, batch, key))
         (value, aux), grads = jax.value_and_grad(value_and_aux, has_aux=True)(params)
         grads = jax.tree.map(jnp.conj, grads)
         extra = {"value": value, "grad": grads, "value_fn": lambda p: value_and_aux(p)[0]}
@@ -130,6 +130,20 @@ def scalar_and_aux(result: Any) -> tuple[jax.Array, Any]:
             "`z.real` of a complex number, and `.astype(float)` of a whole one."
         )
     return value, aux
+
+
+def _call(loss, params, batch, key):
+    """`loss(params, batch, key)`; a note on an error says what it got, since the call stands in our code."""
+    try:
+        return loss(params, batch, key)
+    except Exception as error:
+        leaves = [f"{name}: {describe(leaf)}" for name, leaf in named_leaves("batch", batch)] or ["batch: None"]
+        more = f", and {len(leaves) - 12} more leaves" if len(leaves) > 12 else ""
+        error.add_note(
+            f"raised by the loss, which `fit` and `make_step` call as `loss(params, batch, key)`; it got "
+            f"{', '.join(leaves[:12])}{more}, key: {describe(key)}"
+        )
+        raise
 
 
 def _check(loss, optimizer, clip_norm):

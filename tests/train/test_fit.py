@@ -295,6 +295,7 @@ def test_the_bar_shows_steps_and_loss_and_is_closed_by_ctrl_c(key, capsys):
     fit(noisy, START, SGD, DATA, key=key, epochs=3)
     shown = capsys.readouterr().err
     assert "6/6" in shown and "loss " in shown and "step" in shown
+    assert shown.index("compiling") < shown.index("loss ") and "compiling" not in shown[shown.index("loss ") :]
 
     def interrupt(k, params, metrics):
         if k == 3:
