@@ -101,6 +101,11 @@ def _no_time_axis(name: str, leaf: Any, time_axis: int, xs: Any) -> str:
             f"`xs` is a {type(xs).__name__} of Python numbers, which is a tree of {len(jax.tree.leaves(xs))} scalar "
             "sequences; did you mean `jnp.asarray(xs)`?"
         )
+    if isinstance(xs, list | tuple) and len(xs) > 1 and all(hasattr(x, "shape") and x.shape == () for x in xs):
+        return (
+            f"`xs` is a {type(xs).__name__} of {len(xs)} scalar arrays, which is a tree of so many sequences without "
+            "time. If it is a list of time steps, write `jnp.stack(xs)`."
+        )
     if jnp.ndim(leaf) == 0:
         return (
             f"`{name}` is a scalar; sequences need a time axis of length T. Use `x[None]` for one step, or pass it in "

@@ -58,6 +58,12 @@ def _notes(error: Exception, cell: Any, given: dict[str, Any]) -> Iterator[str]:
         for root, why in _WHY_NONE.items():
             if given[root] is None and (root != "params" or hasattr(cell, "init")):  # many a function has no params
                 yield f"`{root}` is None. {why}"
+    x = given["x"]
+    if isinstance(x, list | tuple) and len(x) > 1 and all(hasattr(part, "shape") for part in x):
+        yield (
+            f"x is a {type(x).__name__} of {len(x)} arrays: `xs` was such a {type(x).__name__}, which is a tree of "
+            f"{len(x)} sequences. If it is a list of time steps, write `jnp.stack(xs)`."
+        )
     if isinstance(error, TypeError) and not _takes_three(cell):
         yield f"`scan` calls a cell as `cell(params, carry, x)`; `{name}` is defined with other arguments."
     yield from other_params(cell, given["params"])

@@ -74,7 +74,7 @@ def _prepare(cell: Any, options: Options, arrays: Arrays) -> _Ready:
     params, carry, xs, lengths, mask, flags, reset_carry, key, t_0, _ = arrays
     batch = _batch_axes(lengths, mask, flags)
     loop = bare_loop(cell, params, carry, xs, n_steps, options, key, t_0, batch)
-    warn_of_low_precision(loop.state, n_steps)
+    warn_of_low_precision(cell, loop.state, n_steps)
     if flags is not None:
         loop = resets(loop, flags, fresh_carry(reset_carry, loop.state, options.carry_dtype))
     return _Ready(loop, xs, valid_steps(lengths, mask, n_steps) if n_steps else None, lengths, batch)

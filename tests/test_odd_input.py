@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import rnnscan as rs
-from rnnscan import _scan
+from rnnscan import _precision
 from tests.faults import XS, H
 from tests.helpers import count_compiles
 
@@ -77,7 +77,7 @@ def test_C17_an_error_of_a_callback_reaches_the_caller():
     [("bfloat16", 256, "stop growing"), ("float16", 2048, "stop growing"), ("int8", 127, "wrap around")],
 )
 def test_C21_low_precision_carries_warn_once_for_each_dtype(dtype, most, words, monkeypatch):
-    monkeypatch.setattr(_scan, "_low_precision_told", set())
+    monkeypatch.setattr(_precision, "_low_precision_told", set())
     step = lambda p, c, x: ({"n": c["n"] + jnp.ones((), dtype)}, None)
     carry = {"n": jnp.zeros((), dtype)}
     count = lambda n_steps: jax.eval_shape(lambda: rs.scan(step, None, carry, n_steps=n_steps))

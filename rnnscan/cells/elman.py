@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._inputs import check_key
 from .._types import settle
 from . import initial
 
@@ -57,6 +58,10 @@ class Elman:
     float_input: ClassVar[bool] = True
     recurrent: ClassVar[bool] = True
 
+    @property
+    def bounded(self) -> bool:
+        return self.activation == "tanh"
+
     def __post_init__(self) -> None:
         settle(self, in_size=initial.size, hidden_size=initial.size, activation=_activation, double_bias=bool)
 
@@ -67,7 +72,7 @@ class Elman:
     def init(self, key: jax.Array, dtype: Any = None) -> dict[str, jax.Array]:
         """`w_x` LeCun normal, `w_h` orthogonal, biases zero."""
         dtype = initial.float_dtype(dtype)
-        key_x, key_h = jax.random.split(key)
+        key_x, key_h = jax.random.split(check_key(key))
         params = {
             "w_x": initial.input_weights(key_x, self.in_size, self.hidden_size, dtype),
             "w_h": initial.recurrent_weights(key_h, self.hidden_size, 1, dtype),

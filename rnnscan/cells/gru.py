@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._inputs import check_key
 from .._types import settle
 from . import initial
 
@@ -41,6 +42,7 @@ class GRU:
     x_ndim: ClassVar[int] = 1
     float_input: ClassVar[bool] = True
     recurrent: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settle(self, in_size=initial.size, hidden_size=initial.size, reset_after=bool)
@@ -52,7 +54,7 @@ class GRU:
     def init(self, key: jax.Array, dtype: Any = None) -> dict[str, jax.Array]:
         """`w_x` LeCun normal, `w_h` orthogonal gate by gate, biases zero."""
         dtype = initial.float_dtype(dtype)
-        key_x, key_h = jax.random.split(key)
+        key_x, key_h = jax.random.split(check_key(key))
         params = {
             "w_x": initial.input_weights(key_x, self.in_size, 3 * self.hidden_size, dtype),
             "w_h": initial.recurrent_weights(key_h, self.hidden_size, 3, dtype),

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 
+from .._inputs import check_key
 from .._types import settle
 from . import initial
 
@@ -37,7 +38,7 @@ class Linear:
     def init(self, key: jax.Array, dtype: Any = None) -> dict[str, jax.Array]:
         """`w_x` LeCun normal, `w_h` orthogonal."""
         dtype = initial.float_dtype(dtype)
-        key_x, key_h = jax.random.split(key)
+        key_x, key_h = jax.random.split(check_key(key))
         return {
             "w_x": initial.input_weights(key_x, self.in_size, self.hidden_size, dtype),
             "w_h": initial.recurrent_weights(key_h, self.hidden_size, 1, dtype),

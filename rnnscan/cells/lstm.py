@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._inputs import check_key
 from .._types import settle
 from . import initial
 
@@ -37,6 +38,7 @@ class LSTM:
     forget_bias: float = 1.0
     x_ndim: ClassVar[int] = 1
     float_input: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True  # c too: the forget gate is below 1, so that c is a leaky sum
     recurrent: ClassVar[tuple[bool, bool]] = (True, False)  # h is read out; c is memory, which dropout leaves alone
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class LSTM:
     def init(self, key: jax.Array, dtype: Any = None) -> dict[str, jax.Array]:
         """`w_x` LeCun normal, `w_h` orthogonal gate by gate, `b` zero but for `forget_bias` in the f block."""
         dtype = initial.float_dtype(dtype)
-        key_x, key_h = jax.random.split(key)
+        key_x, key_h = jax.random.split(check_key(key))
         n = self.hidden_size
         return {
             "w_x": initial.input_weights(key_x, self.in_size, 4 * n, dtype),

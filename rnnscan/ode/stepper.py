@@ -4,6 +4,7 @@ An integrator with a fixed step is a recurrence, so scan runs it, differentiates
 steps or stiff equations use diffrax.
 """
 
+import inspect
 import math
 import numbers
 import operator
@@ -111,7 +112,15 @@ class RungeKutta:
 
     def _slope(self, params: Any, t: Any, y: Any, u: Any) -> Any:
         """`field(params, t, y, u)`, which has to look like y: broadcasting would hide a missing axis."""
-        dy = self.field(params, t, y, u)
+        try:
+            dy = self.field(params, t, y, u)
+        except TypeError as error:
+            if not _takes_four(self.field):
+                error.add_note(
+                    f"`{self.tableau.name}` calls its field as `field(params, t, y, u)`, u being the step's x; "
+                    f"`{name_of(self.field)}` is defined with other arguments."
+                )
+            raise
         structure: Any = jax.tree.structure(y)
         own: Any = jax.tree.structure(dy)
         if own != structure:
@@ -136,6 +145,16 @@ class RungeKutta:
                 f"`{self}` carries (k, y), k counting steps; got k of type {jnp.result_type(k)}. "
                 "Write `carry=cell.start(y0)`."
             )
+
+
+def _takes_four(field: Any) -> bool:
+    try:
+        inspect.signature(field).bind(*range(4))
+    except TypeError:
+        return False
+    except ValueError:  # no signature to read
+        return True
+    return True
 
 
 def _kind(value: Any) -> str:

@@ -69,6 +69,7 @@ class _WithoutRng:
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
     recurrent = _parts.from_cell("recurrent", True)
+    bounded = _parts.from_cell("bounded", False)
 
     def init(self, key: jax.Array, dtype: Any = None) -> Any:
         return _parts.init(self.cell, key, dtype)

@@ -63,6 +63,15 @@ class Dropout:
     rate where the carry has nothing to drop, and for a call without `rng` (give `scan` a key, or evaluate
     `deterministic(cell)`).
     Source: Gal & Ghahramani 2016, arXiv:1512.05287, section 4; scaling: Srivastava et al. 2014, section 10.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import rnnscan as rs
+    >>> cell = Dropout(rs.cells.LSTM(2, 3), input=0.25, state=0.25, per="sequence")
+    >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 4, 2))
+    >>> carry, ys = rs.scan(cell, params, None, xs, key=jax.random.key(1))  # in training
+    >>> carry, ys = rs.scan(rs.wrap.deterministic(cell), params, None, xs)  # in evaluation
+    >>> ys.shape
+    (5, 4, 3)
     """
 
     cell: Any
@@ -74,6 +83,7 @@ class Dropout:
     out_size = _parts.from_cell("out_size")
     x_ndim = _parts.from_cell("x_ndim", 1)
     recurrent = _parts.from_cell("recurrent", True)
+    bounded = _parts.from_cell("bounded", False)
     __repr__ = _parts.show
     noise_off: ClassVar[dict[str, Any]] = {"input": 0.0, "output": 0.0, "state": 0.0}
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._inputs import check_key
 from .._types import Rng, call, name_of, settle
 from ..cells import initial
 from . import _parts
@@ -35,6 +36,7 @@ class Project:
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
     recurrent = _parts.from_cell("recurrent", True)
+    bounded = _parts.from_cell("bounded", False)
     __repr__ = _parts.show
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Project:
                 f"`Project` needs to know how many features `{name_of(self.cell)}` puts out to make `w_y`. "
                 f"Write `rs.cell({name_of(self.cell)}, out_size=..., init=...)`, or make params yourself."
             )
-        key_cell, key_y = jax.random.split(key)
+        key_cell, key_y = jax.random.split(check_key(key))
         params = {
             "cell": _parts.init(self.cell, key_cell, dtype),
             "w_y": initial.input_weights(key_y, inner_size, self.out_size, initial.float_dtype(dtype)),

@@ -24,6 +24,7 @@ class Residual:
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
     recurrent = _parts.from_cell("recurrent", True)
+    bounded = _parts.from_cell("bounded", False)
     __repr__ = _parts.show
 
     def __post_init__(self) -> None:

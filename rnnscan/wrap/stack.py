@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 
 from .._errors import CarryError, ParamsError
+from .._inputs import check_key
 from .._types import Rng, call, name_of, settle
 from . import _parts
 from .dropout import drop
@@ -26,6 +27,14 @@ class Stack:
 
     Raises ValueError for no cells, for neighbours whose known sizes differ and for a rate outside [0, 1]; TypeError for
     what is no cell, and for a call without `rng` where a part draws random numbers.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import rnnscan as rs
+    >>> stack = Stack(rs.cells.LSTM(2, 8), rs.cells.GRU(8, 5))
+    >>> lstm, gru = stack.init(jax.random.key(0))
+    >>> ((h, c), h_gru), ys = rs.scan(stack, (lstm, gru), None, jnp.ones((7, 3, 2)))
+    >>> h.shape, h_gru.shape, ys.shape
+    ((3, 8), (3, 5), (7, 3, 5))
     """
 
     cells: tuple[Any, ...]
@@ -74,11 +83,15 @@ class Stack:
         return tuple(getattr(cell, "recurrent", True) for cell in self.cells)
 
     @property
+    def bounded(self) -> tuple[Any, ...]:
+        return tuple(getattr(cell, "bounded", False) for cell in self.cells)
+
+    @property
     def stochastic(self) -> bool | None:
         return _parts.stochastic(*self.cells, noise=self.dropout > 0 and len(self.cells) > 1)
 
     def init(self, key: jax.Array, dtype: Any = None) -> tuple[Any, ...]:
-        keys = jax.random.split(key, len(self.cells))
+        keys = jax.random.split(check_key(key), len(self.cells))
         return tuple(_parts.init(cell, k, dtype) for cell, k in zip(self.cells, keys, strict=True))
 
     def initial_carry(self, batch_shape: Any = (), dtype: Any = None, params: Any = None) -> tuple[Any, ...]:
