@@ -9,8 +9,8 @@ from ._scan import ScanUntil as ScanUntil, scan as scan, scan_until as scan_unti
 from ._chunks import Chunk as Chunk, scan_chunks as scan_chunks
 from ._taps import scan_taps as scan_taps
 from .sequence import bidirectional as bidirectional
-from .padded import flip_valid as flip_valid, last_valid as last_valid
-from .packed import Packed as Packed, pack as pack, unpack as unpack
+from ._padded import flip_valid as flip_valid, last_valid as last_valid
+from ._packed import Packed as Packed, pack as pack, unpack as unpack
 from .cells.function import cell as cell
 from . import cells as cells, wrap as wrap, ode as ode
 from . import train as train, diagnose as diagnose, data as data

@@ -19,7 +19,7 @@ ORDER = (  # a room may import from its own line and from those above it
     ("_jaxpr",),
     ("_precision", "_rewrite", "_run"),
     ("_program", "_scan", "_chunks", "_taps", "_explain"),
-    ("cells", "wrap", "ode", "sequence", "padded", "packed"),
+    ("cells", "wrap", "ode", "sequence", "_padded", "_packed"),
     ("train", "diagnose", "distributed", "compat", "convert", "data"),
     ("plot", "testing"),
 )

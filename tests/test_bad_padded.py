@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rnnscan.packed import pack, unpack
-from rnnscan.padded import flip_valid, last_valid
+from rnnscan import flip_valid, last_valid, pack, unpack
 from tests.faults import LENGTH, SEQUENCE, XS, B, T, fails, refused
 
 

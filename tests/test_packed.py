@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
-from rnnscan.packed import pack, unpack
-from rnnscan.padded import flip_valid, last_valid
+from rnnscan import flip_valid, last_valid, pack, unpack
 from tests.helpers import assert_close, compile_quickly, count_compiles, library, quotient
 
 

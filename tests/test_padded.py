@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
-from rnnscan.padded import flip_valid, last_valid
+from rnnscan import flip_valid, last_valid
 from tests.helpers import assert_close
 
 

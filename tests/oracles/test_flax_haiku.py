@@ -9,7 +9,7 @@ from flax import nnx
 from hypothesis import strategies as st
 
 import rnnscan as rs
-from rnnscan.padded import flip_valid
+from rnnscan import flip_valid
 from tests.helpers import assert_close, compile_quickly
 from tests.oracles.programs import differential
 

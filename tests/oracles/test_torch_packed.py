@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnnscan as rs
-from rnnscan.packed import pack, unpack
-from rnnscan.padded import last_valid
+from rnnscan import last_valid, pack, unpack
 from tests.helpers import compile_quickly
 from tests.oracles.programs import differential
 from tests.oracles.test_torch_cells import HIDDEN, IN, loss, params_of

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ... import _inputs, _tree
 from ..._errors import SequenceError
 from ..._types import rng_use
-from ...padded import flip_valid
+from ..._padded import flip_valid
 from . import checks
 from .loops import Call, run
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _inputs, _tree
 from ._errors import LengthError, SequenceError
-from .padded import check_sequences, whole
+from ._padded import check_sequences, whole
 
 
 _INT32_MAX = 2**31 - 1
