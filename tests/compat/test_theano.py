@@ -184,7 +184,7 @@ def test_folds_call_fn_with_x_first():
 
 
 def test_an_empty_fold_is_its_initial_value():
-    """PyTensor indexes an empty array."""
+    """And zero for an output that is not fed back, where PyTensor indexes an empty array."""
     fn = lambda x, far, near: [far + near, x]
     (value, other), _ = theano.reduce(fn, X[:0], [{"initial": [3.0, 4.0], "taps": [-2, -1]}, None])
     assert (value, other) == (4.0, 0.0)

@@ -39,8 +39,8 @@ def reduce(
     """The last row of every output of `scan`: `fn(x, accumulator)`, in this order, from `outputs_info` on.
 
     Every argument is as in `scan`. Nothing of the sequence's length is stored, and `until` needs no `trim`. Over an
-    empty sequence the answer is the initial value (zeros for an output that is not fed back), where Theano indexes an
-    empty array.
+    empty sequence the answer is the initial value, and zeros for an output that is not fed back (Theano indexes an
+    empty array there).
     """
     return _fold("theano.reduce", fn, sequences, outputs_info, non_sequences, go_backwards, mode, name)
 
