@@ -78,13 +78,21 @@ def rng_name(cell: Any) -> str:
 
 
 def check_callable(caller: str, cell: Any, place: str = ", as its first argument") -> None:
-    """TypeError unless `cell` is a function or an object called as one."""
+    """TypeError unless `cell` is a function or an object called as one, and takes its arguments in our order.
+
+    An object that takes them in another order (a front end's cell) says so in its attribute `other_order`; where x
+    and the carry have one size, nothing else would tell.
+    """
     if isinstance(cell, type):
         raise TypeError(f"`{caller}` needs a cell; got the class `{cell.__name__}`. Write `{cell.__name__}(...)`.")
     if not callable(cell):
         raise TypeError(
             f"`{caller}` needs a cell, a function `(params, carry, x) -> (carry, y)`{place}; got a "
             f"{type(cell).__name__}."
+        )
+    if hasattr(cell, "other_order"):
+        raise TypeError(
+            f"`{caller}` needs a cell `(params, carry, x) -> (carry, y)`{place}; `{name_of(cell)}` {cell.other_order}"
         )
 
 
