@@ -239,6 +239,20 @@ def test_one_object_given_twice_has_params_of_its_own_each_time():
     assert (params["cell_0"]["gates"]["kernel"] != params["cell_1"]["gates"]["kernel"]).all()
 
 
+def test_an_id_outside_the_table_raises_or_gives_nan():
+    cell = tf.EmbeddingWrapper(tf.GRUCell(N), 3, 2)
+    params, state = cell.init(jax.random.key(0)), cell.zero_state(2)
+    for ids in ([0, 3], [-1, 0]):
+        with pytest.raises(ValueError, match=r"ids up in \[0, 3\)"):
+            cell(params, jnp.array(ids), state)
+        out = jax.jit(cell)(params, jnp.array(ids), state)[0]
+        assert (np.isnan(out).all(1) == [i in (-1, 3) for i in ids]).all()
+    ids = jnp.array([[0, 2], [1, 1]])
+    flat = rs.scan(tf.as_cell(cell), params, None, ids)[1]
+    assert_close(rs.scan(tf.as_cell(cell, x_ndim=1), params, None, ids[..., None])[1], flat)
+    np.testing.assert_allclose(flat[0], cell(params, ids[0], state)[0], rtol=1e-14)
+
+
 def test_scan_of_a_cell_is_the_loop_over_its_steps():
     cell = tf.as_cell(CASES["Multi"][0], in_size=IN)
     params, x, state = make(cell.cell)

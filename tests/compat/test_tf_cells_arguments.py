@@ -157,6 +157,8 @@ def test_the_defaults_are_tensorflows(kind):
         (lambda: tf.GRUCell(N, name=3), TypeError, "variable scope"),
         (lambda: tf.GRUCell(N, dtype=jnp.int32), TypeError, "floating"),
         (lambda: tf.GRUCell(N, bias_initializer=1.0), TypeError, r"`\(key, shape, dtype\) -> array`"),
+        (lambda: tf.GRUCell(N, None, None, jax.nn.initializers.orthogonal).init(jax.random.key(0), IN), ValueError,
+         r"gave a function for \(8, 8\)"),
         (lambda: tf.OutputProjectionWrapper(tf.GRUCell(N, name="kernel"), 2), ValueError, "another `name`"),
         (lambda: tf.LSTMCell(N, cell_clip=-1), ValueError, ">= 0"),
         (lambda: tf.LSTMCell(N, proj_clip=1.0), ValueError, "`num_proj`"),

@@ -98,6 +98,7 @@ def test_equal_cells_share_a_program_and_the_first_state_follows_params():
         again = tf.as_cell(tf.ResidualWrapper(tf.GRUCell(IN)), in_size=IN)
         state, _ = rs.scan(again, params, None, xs.astype(jnp.float32))
     assert compiled == [] and state.dtype == jnp.float32 and first == again
+    assert first.initial_carry((ROWS,), params=params).dtype == jnp.float32
     with pytest.raises(ValueError, match=r"`lengths` has shape \(3,\), expected \(B,\) = \(2,\)"):
         rs.scan(first, params, None, xs, lengths=[1, 2, 2])
     with pytest.raises(TypeError, match="in_size=n"):
@@ -141,6 +142,7 @@ def test_the_memory_of_an_lstm_is_dropped_only_where_the_visitor_says_so():
         ((c, h), rest) = cell(None, X, state, at(0))[1]
         dropped = [bool((leaf == 0).any()) for leaf in (c, h, rest["a"], *rest["b"])]
         assert dropped == touched
+        assert visitor is not no_dict or (c != h).any()  # masks of their own
     cell = tf.DropoutWrapper(Keep(), state_keep_prob=0.5, dropout_state_filter_visitor=lambda s: "yes")
     with pytest.raises(TypeError, match="answers a bool"):
         cell(None, X, state, at(0))
@@ -246,20 +248,6 @@ def test_params_go_to_tensorflows_names_and_back():
         tf.from_variables(cell, of_a_checkpoint, 5, scope="decoder/rnn")
 
 
-def test_an_id_outside_the_table_raises_or_gives_nan():
-    cell = tf.EmbeddingWrapper(tf.GRUCell(N), 3, 2)
-    params, state = cell.init(KEY), cell.zero_state(ROWS)
-    for ids in ([0, 3], [-1, 0]):
-        with pytest.raises(ValueError, match=r"ids up in \[0, 3\)"):
-            cell(params, jnp.array(ids), state)
-        out = jax.jit(cell)(params, jnp.array(ids), state)[0]
-        assert (np.isnan(out).all(1) == [i in (-1, 3) for i in ids]).all()
-    ids = jnp.array([[0, 2], [1, 1]])
-    flat = rs.scan(tf.as_cell(cell), params, None, ids)[1]
-    assert_close(rs.scan(tf.as_cell(cell, x_ndim=1), params, None, ids[..., None])[1], flat)
-    np.testing.assert_allclose(flat[0], cell(params, ids[0], state)[0], rtol=1e-14)
-
-
 def test_a_wrapper_takes_the_dtype_of_the_cell_inside():
     cell = tf.OutputProjectionWrapper(tf.DropoutWrapper(tf.GRUCell(N, dtype=jnp.float32)), 2)
     assert {leaf.dtype.name for leaf in jax.tree.leaves((cell.init(KEY, IN), cell.zero_state(2)))} == {"float32"}
@@ -280,6 +268,9 @@ def test_a_cell_written_as_tensorflow_had_it_is_told_where_params_go():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
+        (lambda p, s: rs.scan(LSTM, p, s, X[None]), TypeError, r"as in TensorFlow. Write `rnn_cell.as_cell\(cell\)`"),
+        (lambda p, s: rs.wrap.Residual(LSTM), TypeError, "`Residual` needs .* `BasicLSTMCell\\(4\\)` takes"),
+        (lambda p, s: LSTM.init(KEY, X), TypeError, r"`inputs.shape\[-1\]`; got an array of shape \(2, 3\)"),
         (lambda p, s: LSTM(p, X, s.h), TypeError, r"`LSTMStateTuple\(c, h\)`; got a"),
         (lambda p, s: LSTM(X, p, s), ValueError, "called `cell\\(params, inputs, state\\)`"),
         (lambda p, s: LSTM({"kernel": p["kernel"]}, X, s), ValueError, r"with 'bias'.*keys \['kernel'\]"),

@@ -10,7 +10,7 @@ from ...._types import Rng
 from ....cells import initial
 from . import base
 from .base import scope_name
-from .variables import dtype_of, entry, linear, variable
+from .variables import dtype_of, entry, features, linear, variable
 from .wrappers import Wrapper
 
 
@@ -81,7 +81,7 @@ class AttentionCellWrapper(Wrapper):
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
         dtype, size, hidden = dtype_of(self, dtype), self.output_size, self.attn_vec_size or self.output_size
-        read, query = self.input_size or initial.size(input_size), sum(jax.tree.leaves(self.cell.state_size))
+        read, query = self.input_size or features(input_size), sum(jax.tree.leaves(self.cell.state_size))
         keys = jax.random.split(key, 6)
 
         def dense(k: jax.Array, rows: int, columns: int) -> dict[str, jax.Array]:
@@ -92,7 +92,7 @@ class AttentionCellWrapper(Wrapper):
             "attn_v": variable(None, keys[2], (hidden,), dtype),
         }
         return {
-            **dense(keys[0], initial.size(input_size) + size, read),
+            **dense(keys[0], features(input_size) + size, read),
             scope_name(self.cell): base.init(self.cell, keys[5], read, dtype),
             "attention": score | dense(keys[3], query, hidden),
             "attn_output_projection": dense(keys[4], self.cell.output_size + size, size),

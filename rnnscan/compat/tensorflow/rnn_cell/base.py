@@ -38,6 +38,7 @@ class RNNCell:
 
     state_size: Any
     output_size: Any
+    other_order = "takes `(params, inputs, state)`, as in TensorFlow. Write `rnn_cell.as_cell(cell)`."
 
     def zero_state(self, batch_size: Any, dtype: Any = None) -> Any:
         """Zeros for `batch_size` rows, an int or a tuple of batch axes; `dtype` None is the cell's, or JAX's float."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ....cells import initial
 from .base import RNNCell
 from .fields import activate, settle_cell
-from .variables import dtype_of, linear, variable
+from .variables import dtype_of, features, linear, variable
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +46,7 @@ class BasicRNNCell(RNNCell):
         return self.num_units
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, jax.Array]:
-        dtype, shape = dtype_of(self, dtype), (initial.size(input_size) + self.num_units, self.num_units)
+        dtype, shape = dtype_of(self, dtype), (features(input_size) + self.num_units, self.num_units)
         return {"kernel": variable(None, key, shape, dtype), "bias": jnp.zeros(self.num_units, dtype)}
 
     def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ....cells import initial
 from .base import RNNCell
 from .fields import activate, settle_cell
-from .variables import dtype_of, entry, linear, variable
+from .variables import dtype_of, entry, features, linear, variable
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,12 +53,15 @@ class GRUCell(RNNCell):
         return self.num_units
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, dict[str, jax.Array]]:
-        dtype, n, rows = dtype_of(self, dtype), self.num_units, initial.size(input_size) + self.num_units
+        dtype, n, rows = dtype_of(self, dtype), self.num_units, features(input_size) + self.num_units
         keys = jax.random.split(key, 4)
         biases = {"gates": jnp.ones(2 * n, dtype), "candidate": jnp.zeros(n, dtype)}
         if self.bias_initializer is not None:
             make = self.bias_initializer
-            biases = {"gates": make(keys[2], (2 * n,), dtype), "candidate": make(keys[3], (n,), dtype)}
+            biases = {
+                "gates": variable(make, keys[2], (2 * n,), dtype),
+                "candidate": variable(make, keys[3], (n,), dtype),
+            }
         return {
             part: {"kernel": variable(self.kernel_initializer, k, (rows, biases[part].shape[0]), dtype),
                    "bias": biases[part]}

@@ -13,7 +13,7 @@ from ....wrap import _parts
 from .base import LSTMStateTuple, RNNCell
 from .fields import activate, keep_probability, keep_some, seed_number, seeded, settle_cell, unused
 from .lstm import split_state
-from .variables import dtype_of, entry, linear, variable
+from .variables import dtype_of, entry, features, linear, variable
 
 
 _NORMED = ("input", "transform", "forget", "output", "state")
@@ -90,7 +90,7 @@ class LayerNormBasicLSTMCell(RNNCell):
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
         dtype, n = dtype_of(self, dtype), self.num_units
         key_kernel, key_bias = jax.random.split(key)
-        params: dict[str, Any] = {"kernel": variable(None, key_kernel, (initial.size(input_size) + n, 4 * n), dtype)}
+        params: dict[str, Any] = {"kernel": variable(None, key_kernel, (features(input_size) + n, 4 * n), dtype)}
         if not self.layer_norm:
             return params | {"bias": variable(None, key_bias, (4 * n,), dtype)}
         for name in _NORMED:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ....cells import initial
 from .base import LSTMStateTuple, RNNCell
 from .fields import activate, settle_cell
-from .variables import dtype_of, linear, variable
+from .variables import dtype_of, features, linear, variable
 
 
 def split_state(cell: Any, state: Any, sizes: tuple[int, int]) -> tuple[Any, Any]:
@@ -74,7 +74,7 @@ class BasicLSTMCell(RNNCell):
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, jax.Array]:
         dtype, n = dtype_of(self, dtype), self.num_units
-        kernel = variable(None, key, (initial.size(input_size) + n, 4 * n), dtype)
+        kernel = variable(None, key, (features(input_size) + n, 4 * n), dtype)
         return {"kernel": kernel, "bias": jnp.zeros(4 * n, dtype)}
 
     def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, Any]:

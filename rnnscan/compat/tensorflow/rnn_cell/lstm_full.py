@@ -11,7 +11,7 @@ from ....cells import initial
 from .base import LSTMStateTuple, RNNCell
 from .fields import activate, settle_cell
 from .lstm import join_state, split_state
-from .variables import dtype_of, entry, linear, variable
+from .variables import dtype_of, entry, features, linear, variable
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +81,7 @@ class LSTMCell(RNNCell):
         keys = iter(jax.random.split(key, 5))
         make = lambda *shape: variable(self.initializer, next(keys), shape, dtype)
         params: dict[str, Any] = {
-            "kernel": make(initial.size(input_size) + self.output_size, 4 * n),
+            "kernel": make(features(input_size) + self.output_size, 4 * n),
             "bias": jnp.zeros(4 * n, dtype),
         }
         if self.use_peepholes:

@@ -15,7 +15,7 @@ from ....wrap import _parts
 from . import base
 from .base import scope_name
 from .fields import activate, unused
-from .variables import dtype_of, entry, linear, variable
+from .variables import dtype_of, entry, features, linear, variable
 from .wrappers import Wrapper
 
 
@@ -50,7 +50,7 @@ class InputProjectionWrapper(Wrapper):
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
         dtype, (key_cell, key_own) = dtype_of(self, dtype), jax.random.split(key)
         return {
-            "kernel": variable(None, key_own, (initial.size(input_size), self.num_proj), dtype),
+            "kernel": variable(None, key_own, (features(input_size), self.num_proj), dtype),
             "bias": jnp.zeros(self.num_proj, dtype),
             scope_name(self.cell): base.init(self.cell, key_cell, self.num_proj, dtype),
         }
@@ -123,7 +123,7 @@ class EmbeddingWrapper(Wrapper):
         dtype, (key_cell, key_own) = dtype_of(self, dtype), jax.random.split(key)
         make = self.initializer or (lambda k, shape, d: jax.random.uniform(k, shape, d, -math.sqrt(3), math.sqrt(3)))
         return {
-            "embedding": make(key_own, (self.embedding_classes, self.embedding_size), dtype),
+            "embedding": variable(make, key_own, (self.embedding_classes, self.embedding_size), dtype),
             scope_name(self.cell): base.init(self.cell, key_cell, self.embedding_size, dtype),
         }
 

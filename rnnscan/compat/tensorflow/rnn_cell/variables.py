@@ -25,7 +25,25 @@ def glorot_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Ar
 
 def variable(initializer: Callable[..., Any] | None, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """A variable of this shape from the user's initializer `(key, shape, dtype) -> array`, or Glorot's."""
-    return (initializer or glorot_uniform)(key, shape, dtype)
+    value = (initializer or glorot_uniform)(key, shape, dtype)
+    if getattr(value, "shape", None) != shape:
+        got = f"an array of shape {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+        raise ValueError(
+            "an initializer is called `(key, shape, dtype)` and returns an array of that shape; "
+            f"`{name_of(initializer)}` gave {got} for {shape}. Those of `jax.nn.initializers` are made first, by "
+            "`orthogonal()` for one."
+        )
+    return value
+
+
+def features(input_size: Any) -> int:
+    """The number of features that `init` was given."""
+    if not hasattr(input_size, "__index__") or jnp.ndim(input_size):
+        came = f"an array of shape {input_size.shape}" if hasattr(input_size, "shape") else repr(input_size)
+        raise TypeError(
+            f"`init(key, input_size)` takes the number of features of the input, `inputs.shape[-1]`; got {came}."
+        )
+    return initial.size(input_size)
 
 
 def dtype_of(cell: Any, dtype: Any) -> Any:
