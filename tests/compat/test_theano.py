@@ -7,7 +7,7 @@ import pytest
 
 import rnnscan as rs
 from rnnscan.compat import theano
-from tests.helpers import assert_close
+from tests.helpers import assert_close, count_compiles
 
 
 X = np.arange(1.0, 6.0)
@@ -212,3 +212,32 @@ def test_what_fn_closes_over_gets_the_gradient_of_an_argument():
 def test_map_takes_several_sequences_and_constants():
     outputs, updates = theano.map(lambda x, y, c: [x * y, c - x], [X, X[:3]], non_sequences=10.0, go_backwards=True)
     assert [y.tolist() for y in outputs] == [[15.0, 8.0, 3.0], [5.0, 6.0, 7.0]] and updates == {}
+
+
+def test_a_scan_in_a_scan():
+    """An outer step closes over nothing but its arguments, an inner one over the outer's."""
+
+    def row(x, total):
+        inner, _ = theano.scan(lambda a, h: h * total + a, x, 0.0)
+        return total + inner[-1]
+
+    table = np.arange(1.0, 7.0).reshape(3, 2)
+    outputs, _ = theano.scan(row, table, 1.0)
+    total, wanted = 1.0, []
+    for a, b in table:
+        total += a * total + b
+        wanted.append(total)
+    assert outputs.tolist() == wanted
+
+
+def test_a_second_call_compiles_nothing():
+    class Net:
+        def step(self, x, h):
+            return 0.5 * h + x, theano.until(h > 100)
+
+    net = Net()
+    run = lambda: theano.scan(net.step, {"input": X, "taps": [-1]}, 0.3, go_backwards=True)
+    run()
+    with count_compiles() as compiled:
+        run()
+    assert compiled == []
