@@ -188,7 +188,9 @@ def test_variational_dropout_keeps_one_mask_for_all_steps_and_rows():
         seen = set()
         for where in ("input", "output", "state"):
             cell = tf.DropoutWrapper(Copy(), **{f"{where}_keep_prob": 0.5}, **more)
-            masks = [cell(None, x, state, at(t))[where == "state"] != 0 for t in (0, 1)]
+            shown = [cell(None, x, state, at(t))[where == "state"] for t in (0, 1)]
+            np.testing.assert_array_equal(np.unique(shown), [0, 2])  # a kept number is divided by keep_prob
+            masks = [a != 0 for a in shown]
             rows = {tuple(row.tolist()) for mask in masks for row in np.asarray(mask)}
             assert len(rows) == n  # all of two rows and two steps alike, or all different
             seen |= rows
