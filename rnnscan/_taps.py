@@ -68,7 +68,7 @@ def scan_taps(
     ...     return past[0] + past[1]
     >>> last, ys = rs.scan_taps(fibonacci, None, jnp.array([0, 1]), y_taps=(-1, -2), n_steps=6)
     >>> print(ys, last)
-    [1 2 3 5 8 13] [8 13]
+    [ 1  2  3  5  8 13] [ 8 13]
     >>> _, change = rs.scan_taps(lambda params, past, x: x[0] - x[1], None, None, ys, x_taps=(0, -1))
     >>> print(change)
     [1 1 2 3 5]

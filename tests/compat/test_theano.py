@@ -214,6 +214,21 @@ def test_map_takes_several_sequences_and_constants():
     assert [y.tolist() for y in outputs] == [[15.0, 8.0, 3.0], [5.0, 6.0, 7.0]] and updates == {}
 
 
+def test_a_key_is_a_state(key):
+    """What Theano's random streams keep in updates; also where a truncation starts a second loop from it."""
+
+    def fn(key):
+        key, now = jax.random.split(key)
+        return key, jax.random.normal(now, (), jnp.float64)
+
+    key_t, wanted = key, []
+    for _ in range(3):
+        key_t, now = jax.random.split(key_t)
+        wanted.append(float(jax.random.normal(now, (), jnp.float64)))
+    for k in (-1, 1):
+        assert theano.scan(fn, None, [key, None], n_steps=3, truncate_gradient=k)[0][1].tolist() == wanted
+
+
 def test_a_scan_in_a_scan():
     """An outer step closes over nothing but its arguments, an inner one over the outer's."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import _tree
-from ..._errors import SequenceError
+from ..._errors import CarryError, SequenceError
 from ..._taps import scan_taps
 from ..._types import check_callable, name_of
 from .arguments import Outputs, Sequences, read_non_sequences, read_outputs, read_sequences, refuse
@@ -115,7 +115,8 @@ class Plan(NamedTuple):
         def cut(rows: Any, ys: Any) -> Any:
             if rows is None:
                 return None
-            history = jnp.concatenate([rows.astype(ys.dtype), ys])
+            rows = rows if rows.dtype == ys.dtype else rows.astype(ys.dtype)  # keys cannot be converted
+            history = jnp.concatenate([rows, ys])
             return jax.lax.dynamic_slice_in_dim(history, first, rows.shape[0])
 
         initial = self.outputs.initial
@@ -215,6 +216,10 @@ def scope(caller: str, name: Any) -> Iterator[None]:
         with jax.named_scope(name) if name else contextlib.nullcontext():
             yield
     except Exception as error:
+        if isinstance(error, CarryError):
+            error.add_note(
+                "`carry[0][i]` holds the latest values of output i, at first those that outputs_info[i] gives"
+            )
         called = f" named {name!r}" if name else ""
         error.add_note(f"raised by `{caller}`{called}")
         raise
