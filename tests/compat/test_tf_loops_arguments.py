@@ -151,6 +151,15 @@ FAULTS = [
     fails("scalar inputs", SEQUENCE, dynamic(inputs=1.0), "`inputs` has shape (), expected (batch, max_time, depth"),
     fails("list of numbers", SEQUENCE, dynamic(inputs=[1.0, 2.0]), "did you mean `jnp.asarray(inputs)`?"),
     fails("list of steps", SEQUENCE, dynamic(inputs=STEPS), "A list with one array for each step is what `static_rnn`"),
+    fails("TensorFlow's own call", SEQUENCE, lambda: tf.dynamic_rnn(CELL, XS, dtype=FLOAT), "Params come after the "
+          "cell, `dynamic_rnn(cell, params, ...)`; `cell.init(key, input_size)` makes them"),
+    fails("TensorFlow's own call with lengths", SEQUENCE, lambda: tf.dynamic_rnn(CELL, XS, [1, 2], dtype=FLOAT),
+          "`inputs[0]` has shape ()...Params come after the cell"),
+    fails("TensorFlow's own call of lists", TypeError, lambda: tf.static_rnn(CELL, STEPS), "`static_rnn(cell, params"),
+    fails("TensorFlow's own call of two cells", SEQUENCE, lambda: tf.bidirectional_dynamic_rnn(CELL, CELL, XS),
+          "Params come after the cell, `bidirectional_dynamic_rnn(cell_fw, cell_bw, params, ...)`"),
+    fails("TensorFlow's own call of raw_rnn", TypeError, lambda: tf.raw_rnn(CELL, reader(XS), max_steps=T),
+          "`raw_rnn(cell, params, ...)`"),
     fails("no depth", SEQUENCE, dynamic(inputs=XS[..., 0]), "`inputs` has shape (2, 3)...write `inputs[..., None]`"),
     fails("no inputs", SEQUENCE, dynamic(inputs=None), "got inputs=None, expected an array (batch, max_time, depth"),
     fails("inputs disagree on T", SEQUENCE, dynamic(inputs=(XS, XS[:, 1:])), "disagree on T: `inputs[0]` has shape "

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from ... import _inputs, _tree
 from ..._errors import SequenceError
-from ..._types import rng_use
 from ..._padded import flip_valid
+from ..._types import rng_use
 from . import checks
 from .loops import Call, run
 
@@ -18,7 +18,7 @@ def bidirectional_dynamic_rnn(
     cell_fw: Any,
     cell_bw: Any,
     params: Any,
-    inputs: Any,
+    inputs: Any = None,
     sequence_length: Any = None,
     initial_state_fw: Any = None,
     initial_state_bw: Any = None,
@@ -56,7 +56,7 @@ def static_bidirectional_rnn(
     cell_fw: Any,
     cell_bw: Any,
     params: Any,
-    inputs: Any,
+    inputs: Any = None,
     initial_state_fw: Any = None,
     initial_state_bw: Any = None,
     dtype: Any = None,
@@ -87,7 +87,7 @@ def stack_bidirectional_dynamic_rnn(
     cells_fw: Any,
     cells_bw: Any,
     params: Any,
-    inputs: Any,
+    inputs: Any = None,
     initial_states_fw: Any = None,
     initial_states_bw: Any = None,
     dtype: Any = None,

@@ -55,23 +55,34 @@ def check_noise(caller: str, cell: Any, key: Any) -> None:
         raise ValueError(f"`{caller}` got `key`, but cell `{name_of(cell)}` draws no random numbers. Leave it out.")
 
 
+def order(caller: str) -> str:
+    """What to say to code of TensorFlow's, which has no params."""
+    cells = {"bidir": "cell_fw, cell_bw", "stack": "cells_fw, cells_bw"}
+    first = next((names for word, names in cells.items() if word in caller), "cell")
+    return f" Params come after the cell, `{caller}({first}, params, ...)`; `cell.init(key, input_size)` makes them."
+
+
 def check_inputs(caller: str, inputs: Any, time_axis: int) -> tuple[int, int]:
     """`(T, B)` of inputs `(B, T, depth, ...)`, or `(T, B, depth, ...)` with `time_axis=0`; all leaves must agree."""
     _inputs.check_arrays(inputs=inputs)
     named = _tree.named_leaves("inputs", inputs)
     form = "(max_time, batch, depth, ...)" if time_axis == 0 else "(batch, max_time, depth, ...)"
     if not named:
-        raise SequenceError(f"`{caller}` got inputs={inputs!r}, expected an array {form} or a nest of them.")
+        raise SequenceError(
+            f"`{caller}` got inputs={inputs!r}, expected an array {form} or a nest of them.{order(caller)}"
+        )
     for name, leaf in named:
         if jnp.ndim(leaf) >= 3:
             continue
         hint = ""
         if isinstance(inputs, list | tuple) and jnp.ndim(leaf) == 0:
-            hint = " A list of numbers is a nest of scalars; did you mean `jnp.asarray(inputs)`?"
+            hint = " A list of numbers is a nest of scalars; did you mean `jnp.asarray(inputs)`?" + order(caller)
         elif isinstance(inputs, list | tuple):
             hint = " A list with one array for each step is what `static_rnn` takes."
         elif jnp.ndim(leaf) == 2:
             hint = f" If every step has one feature write `{name}[..., None]`."
+        elif jnp.ndim(leaf) == 1:
+            hint = order(caller)
         raise SequenceError(f"`{caller}`: `{name}` has shape {jnp.shape(leaf)}, expected {form}.{hint}")
     first, shape = named[0][0], jnp.shape(named[0][1])
     for name, leaf in named[1:]:
@@ -88,6 +99,7 @@ def stack_inputs(caller: str, inputs: Any) -> Any:
     """A list with the inputs of each step as one tree with time first; every step must look the same."""
     if not isinstance(inputs, list | tuple):
         hint = " One array is what `dynamic_rnn` takes." if hasattr(inputs, "shape") else ""
+        hint = order(caller) if inputs is None else hint
         raise TypeError(
             f"`{caller}` takes inputs as a list of T arrays (batch, ...); got a {type(inputs).__name__}.{hint}"
         )

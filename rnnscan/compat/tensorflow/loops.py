@@ -18,7 +18,7 @@ from .rnn_cell import as_cell
 def dynamic_rnn(
     cell: Any,
     params: Any,
-    inputs: Any,
+    inputs: Any = None,
     sequence_length: Any = None,
     initial_state: Any = None,
     dtype: Any = None,
@@ -39,7 +39,8 @@ def dynamic_rnn(
     - `cell`: `(params, inputs, state) -> (output, state)` with `state_size` and `output_size`: one of `rnn_cell`, or
       your own.
     - `params`: what `cell.init(key, input_size)` makes, or a checkpoint's variables.
-    - `inputs`: an array `(batch, T, depth, ...)`, or any nest of such arrays with one batch size and one T.
+    - `inputs`: an array `(batch, T, depth, ...)`, or any nest of such arrays with one batch size and one T. (It has a
+      default only to tell code without `params` where these go.)
     - `sequence_length`: integers `(batch,)`, each in [0, T]. Outside of it raises where the values are known (in
       TensorFlow more than T counts as T), and is clipped where they are traced.
     - `initial_state`: like `cell.zero_state(batch, dtype)`, which is what None means.
@@ -78,7 +79,7 @@ def dynamic_rnn(
 def static_rnn(
     cell: Any,
     params: Any,
-    inputs: Any,
+    inputs: Any = None,
     initial_state: Any = None,
     dtype: Any = None,
     sequence_length: Any = None,

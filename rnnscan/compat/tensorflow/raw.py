@@ -45,7 +45,7 @@ class TensorArray:
 def raw_rnn(
     cell: Any,
     params: Any,
-    loop_fn: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, Any]],
+    loop_fn: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, Any]] | None = None,
     parallel_iterations: int | None = None,
     swap_memory: bool = False,
     scope: str | None = None,
@@ -83,7 +83,8 @@ def raw_rnn(
     checks.check_noise("raw_rnn", cell, key)
     limit = _limit(max_steps)
     if not callable(loop_fn):
-        raise TypeError(f"`raw_rnn` takes a function `loop_fn`, got a {type(loop_fn).__name__}.")
+        hint = checks.order("raw_rnn") if loop_fn is None else ""
+        raise TypeError(f"`raw_rnn` takes a function `loop_fn`, got a {type(loop_fn).__name__}.{hint}")
     finished, x, state, emit, loop_state = _five(loop_fn, loop_fn(jnp.zeros((), jnp.int32), None, None, None))
     n_rows = _rows(x)
     _inputs.check_arrays(next_cell_state=state, emit_output=emit, next_loop_state=loop_state)
