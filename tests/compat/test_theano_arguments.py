@@ -122,7 +122,7 @@ FAULTS = [
     fails("T7 outputs", TypeError, tapped(initial=1.0, inplace=None),
           "`outputs_info[0]` has unknown keys ['inplace']; write `dict(initial=..., taps=[...])`"),
     fails("T8", rs.CarryError, scan(lambda x, h: x, X, np.array(1)),
-          "is int64 but the cell returns float64 ...at first those that outputs_info[i] gives...raised by `theano.scan`"),
+          "is int64 but the cell returns float64 ...those that outputs_info[i] gives...raised by `theano.scan`"),
     fails("taps without initial", rs.TapError, tapped(taps=[-1]), "has taps [-1] without an initial value"),
     fails("initial with taps=None", rs.TapError, tapped(initial=1.0, taps=None),
           "Write None for the first, `dict(initial=..., taps=[-1])` for the second"),
