@@ -61,7 +61,8 @@ def test_a_cell_of_ones_own_runs_in_scan_and_in_every_wrapper():
         wanted.append(y)
     state, outs = rs.scan(tf.as_cell(cell), W, None, xs)
     assert_close((np.asarray(outs), np.asarray(state["h"])), (np.stack(wanted), h))
-    np.testing.assert_array_equal(state["n"], [3, 3])
+    np.testing.assert_array_equal(state["n"], np.array([3, 3]))
+    assert state["n"].dtype == jnp.int32
 
     start = tf.zero_state(cell, ROWS)
     inside = {
