@@ -12,7 +12,9 @@ from tests.pages import MIGRATION, ROOT, blocks_of
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}  # a reader's settings, not the tests'
+# A reader's settings, not those of the tests.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+ENVIRONMENT |= {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
 
 
 def examples():
