@@ -204,7 +204,7 @@ def check_outputs(caller: str, cell: Any, outputs: Any, dtype: Any) -> None:
     """Every output has the `dtype` asked for, if one was."""
     if dtype is None:
         return
-    wanted = jax.dtypes.canonicalize_dtype(dtype)
+    wanted = jnp.result_type(dtype)
     for name, leaf in _tree.named_leaves("outputs", outputs):
         if leaf.dtype != wanted:
             raise CellOutputError(
