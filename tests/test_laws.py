@@ -2,6 +2,9 @@
 
 Each cell meets every level of every option in every method; the cells between them, in every method, meet every three
 levels of options together, at T = 5. At T = 1 and at T = 0 the cells between them meet every two together.
+
+Values, gradients and, for the compiled methods, derivatives along a tangent of both (forward mode and second order)
+equal the plain loop's; the reference runs eagerly where the others run under `jit`, and under `jit` of `vmap`.
 """
 
 from functools import lru_cache, partial
@@ -44,7 +47,7 @@ TABLE = {
 ROWS_OF = {  # cell -> its rows
     case.name: [{"n_steps": n, **row} for n in TABLE for row in TABLE[n][i]] for i, case in enumerate(CELLS)
 }
-NOISE = jax.random.key(3)
+NOISE = jax.random.key(3, impl="unsafe_rbg")  # for the compiler a hundredth of what threefry is
 LENGTHS = np.array([3, 0, 5])
 MASK = np.array([[0, 1, 1], [1, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], bool)  # holes, late starts, early ends
 RESETS = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
@@ -215,15 +218,15 @@ def test_every_option_equals_the_plain_loop(case, number, method):
     row = ROWS_OF[case.name][number]
     put_back, given, expected = given_and_expected(case, number)
     run = partial(run_scan, case, row, method, put_back)
-    by_steps = row["under"] == "eager" or method == "reference"  # one operation after another, compiled one by one
-    program = gradient(run) if by_steps else all_derivatives(run)
+    by_steps = row["under"] == "eager" or (method == "reference" and row["under"] == "jit")
+    program = gradient(run) if by_steps or method == "reference" else all_derivatives(run)
     if row["under"] == "vmap":
         program = jax.vmap(program)
-    if not by_steps:
+    if not by_steps:  # else one operation after another, compiled one by one
         program = compile_quickly(program)
     got = program(*given)
     assert_close(got, {name: expected[name] for name in got})
-    if not by_steps:
+    if "slope" in got:
         check_by_finite_differences(program, got, *given)
 
 
