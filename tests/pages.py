@@ -18,7 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATION = sorted((ROOT / "docs" / "coming_from").glob("*.md"))
 _BLOCK = re.compile(r"^```([\w ]*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-_ALIASES = {"theano.md": {"theano": "pytensor", "theano.tensor": "pytensor.tensor"}}  # its library lives on so called
+_ALIASES = {  # Theano lives on under another name
+    "theano.md": {
+        "theano": "pytensor",
+        "theano.tensor": "pytensor.tensor",
+        "theano.scan_module": "pytensor.scan",
+    }
+}
 
 
 @dataclass(frozen=True)
