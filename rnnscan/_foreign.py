@@ -1,8 +1,10 @@
 """Options that other libraries' loops have: what to write instead, for the TypeError of a keyword that is not ours."""
 
 import difflib
-from collections.abc import Iterable
-from typing import NoReturn
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
 
 
 _BATCH_FIRST = "`time_axis=1` where the batch comes first; time comes first by default"
@@ -66,3 +68,20 @@ def refuse(caller: str, name: str, known: Iterable[str]) -> NoReturn:
     alike = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean `{alike[0]}`?" if alike else f"It takes {', '.join(f'`{k}`' for k in known)}."
     raise TypeError(f"`{caller}` got an unexpected keyword argument `{name}`. {hint}")
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def refusing(function: Function) -> Function:
+    """The same function, where a keyword that it does not take is answered by `refuse`."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **keywords: Any) -> Any:
+        for name in keywords:
+            if name not in known:
+                refuse(function.__name__, name, known)
+        return function(*arguments, **keywords)
+
+    return checked  # type: ignore[return-value]

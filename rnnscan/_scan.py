@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from . import _inputs
 from ._cache import run_cached
 from ._errors import SequenceError
+from ._foreign import refuse, refusing
 from ._options import Options, read_options
 from ._program import Arrays, run, run_until
 from ._rewrite import report
 from ._types import check_callable, name_of, rng_name, rng_use
 
 
+@refusing
 def scan(
     cell: Any,
     params: Any,
@@ -195,7 +197,7 @@ def check_options(caller: str, options: dict[str, Any]) -> None:
     """TypeError for a keyword that is no option of `scan`."""
     for name in options:
         if name not in DEFAULTS:
-            raise TypeError(f"`{caller}` got an unexpected keyword argument `{name}`; the options are those of `scan`")
+            refuse(caller, name, DEFAULTS)
 
 
 def launch(

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rnnscan"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = (  # a room may import from its own line and from those above it
-    ("_types", "_errors", "_tree"),
+    ("_types", "_errors", "_tree", "_foreign"),
     ("_loop",),
     ("_options", "_inputs", "_notes", "_carry", "_cache", "_start"),
     ("_jaxpr",),

@@ -49,3 +49,19 @@ def test_what_the_table_says_to_write_exists():
             for part in path.split("."):
                 thing = getattr(thing, part)
             assert callable(thing), name
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **wrong: rs.scan(len, None, None, [1.0], **wrong),
+        lambda **wrong: rs.scan_until(len, None, None, [1.0], until=len, **wrong),
+        lambda **wrong: rs.scan_chunks(len, None, None, [], **wrong),
+        lambda **wrong: rs.train.tbptt(len, None, None, [1.0], k1=1, k2=1, **wrong),
+        lambda **wrong: rs.bidirectional(len, len, (None, None), None, [1.0], **wrong),
+    ],
+    ids=["scan", "scan_until", "scan_chunks", "tbptt", "bidirectional"],
+)
+def test_scan_and_its_relatives_answer_so(call):
+    with pytest.raises(TypeError, match="has no option `time_major`, which is TensorFlow's and Keras'; write `time_a"):
+        call(time_major=True)
