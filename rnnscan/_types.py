@@ -77,6 +77,17 @@ def rng_name(cell: Any) -> str:
     return "rng" if "rng" in names or len(names) < 4 else names[3]
 
 
+def takes(function: Any, n: int) -> bool:
+    """Whether a function can be called with `n` arguments by place; True where it has no signature to read."""
+    try:
+        inspect.signature(function).bind(*range(n))
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
 def check_callable(caller: str, cell: Any, place: str = ", as its first argument") -> None:
     """TypeError unless `cell` is a function or an object called as one, and takes its arguments in our order.
 

@@ -4,7 +4,6 @@ An integrator with a fixed step is a recurrence, so scan runs it, differentiates
 steps or stiff equations use diffrax.
 """
 
-import inspect
 import math
 import numbers
 import operator
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._tree import describe, named_leaves
-from .._types import name_of, settle
+from .._types import name_of, settle, takes
 from . import tableau as tables
 
 
@@ -115,11 +114,9 @@ class RungeKutta:
         try:
             dy = self.field(params, t, y, u)
         except TypeError as error:
-            if not _takes_four(self.field):
-                error.add_note(
-                    f"`{self.tableau.name}` calls its field as `field(params, t, y, u)`, u being the step's x; "
-                    f"`{name_of(self.field)}` is defined with other arguments."
-                )
+            if not takes(self.field, 4):
+                called = f"`{self.tableau.name}` calls its field as `field(params, t, y, u)`, u being the step's x"
+                error.add_note(f"{called}; `{name_of(self.field)}` is defined with other arguments.")
             raise
         structure: Any = jax.tree.structure(y)
         own: Any = jax.tree.structure(dy)
@@ -145,16 +142,6 @@ class RungeKutta:
                 f"`{self}` carries (k, y), k counting steps; got k of type {jnp.result_type(k)}. "
                 "Write `carry=cell.start(y0)`."
             )
-
-
-def _takes_four(field: Any) -> bool:
-    try:
-        inspect.signature(field).bind(*range(4))
-    except TypeError:
-        return False
-    except ValueError:  # no signature to read
-        return True
-    return True
 
 
 def _kind(value: Any) -> str:
