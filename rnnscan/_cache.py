@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from . import _tree
+from ._notes import users_line
 
 
 _MOST_PROGRAMS = 512
@@ -263,7 +264,7 @@ def _warn_of_fresh(functions: list[Any], changed: bool) -> None:
                 f"`{name}` ({code.co_filename}:{code.co_firstlineno}) has been compiled {_FRESH_CLOSURES} times: each "
                 "call brings a new function object, or what it closes over has changed. Define the cell once, outside "
                 "the loop, and pass what changes in params; or put `jax.jit` around the whole computation.",
-                stacklevel=5,
+                stacklevel=users_line(),
             )
 
 

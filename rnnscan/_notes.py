@@ -1,7 +1,9 @@
 """Notes put on an error that was raised inside a cell: what the cell was given, and what such an error often means."""
 
 import inspect
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from ._types import name_of
 
 
 _MOST_LEAVES = 12
+_NOT_THE_USER = (str(Path(__file__).parent), str(Path(jax.__file__).parent))
 _NOT_KNOWN_YET = (
     jax.errors.ConcretizationTypeError,  # `if`, `while`, `int(x)`
     jax.errors.TracerArrayConversionError,  # `np.tanh(x)`
@@ -109,3 +112,11 @@ def other_params(cell: Any, params: Any) -> Iterator[str]:
             made = f"`init` of cell `{name_of(cell)}` makes it {leaf.shape}"
             yield f"`{name}` {state}; {made}. Are these another cell's params?"
             return
+
+
+def users_line() -> int:
+    """`stacklevel` of the caller's warning for the innermost line that is neither ours nor JAX's."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
+        frame, level = frame.f_back, level + 1
+    return level

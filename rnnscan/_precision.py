@@ -1,18 +1,16 @@
 """A warning where a carry is too coarse for the number of steps."""
 
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from . import _tree
+from ._notes import users_line
 
 
 _low_precision_told: set[str] = set()
-_NOT_THE_USER = (str(Path(__file__).parent), str(Path(jax.__file__).parent))
 
 
 def warn_of_low_precision(cell: Any, carry: Any, n_steps: int) -> None:
@@ -32,7 +30,7 @@ def warn_of_low_precision(cell: Any, carry: Any, n_steps: int) -> None:
             warnings.warn(
                 f"`{name}` is {leaf.dtype} and T = {n_steps} > {most}: sums of ones {what} at {most}. Accumulate in a "
                 "wider dtype, jnp.float32 for example.",
-                stacklevel=_users_line(),
+                stacklevel=users_line(),
             )
 
 
@@ -43,11 +41,3 @@ def _bounded(cell: Any, carry: Any) -> list[bool]:
         return [leaf is True for leaf in jax.tree.leaves(jax.tree.broadcast(says, carry))]
     except ValueError:  # an attribute of the user's own that means something else
         return [False] * len(jax.tree.leaves(carry))
-
-
-def _users_line() -> int:
-    """`stacklevel` of the caller's warning for the innermost line that is neither ours nor JAX's."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
-        frame, level = frame.f_back, level + 1
-    return level

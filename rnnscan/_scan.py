@@ -236,9 +236,10 @@ def _check_randomness(cell: Any, key: Any) -> None:
     if key is not None:
         _inputs.check_key(key)
         if use == "never":
+            more = ", or write the cell as `(params, carry, x, rng) -> (carry, y)`" if inspect.isroutine(cell) else ""
             raise ValueError(
-                f"`key` was given, but cell `{name_of(cell)}` takes no `rng`, so it would be ignored. Leave it out, or "
-                "write the cell as `(params, carry, x, rng) -> (carry, y)`."
+                f"`key` was given, but cell `{name_of(cell)}` draws no random numbers: it takes no `rng`. Leave `key` "
+                f"out{more}."
             )
     elif use == "required":
         quiet = "" if inspect.isroutine(cell) else "; to run it without noise write `rs.wrap.deterministic(cell)`"

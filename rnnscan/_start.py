@@ -25,7 +25,7 @@ def bare_loop(
     if made:
         carry = _initial_carry(cell, params, rows)
     elif rows is not None:
-        _check_carry_rows(cell, params, carry, rows)
+        _check_carry_rows(cell, params, carry, xs, rows)
     structure, dtype = jax.tree.structure(carry), options.carry_dtype
     carry = keep_in(dtype, carry)
 
@@ -95,7 +95,7 @@ def _initial_carry(cell: Any, params: Any, rows: tuple[int, ...] | None) -> Any:
     return cell.initial_carry(rows, params=params)
 
 
-def _check_carry_rows(cell: Any, params: Any, carry: Any, rows: tuple[int, ...]) -> None:
+def _check_carry_rows(cell: Any, params: Any, carry: Any, xs: Any, rows: tuple[int, ...]) -> None:
     """A carry given to a library cell has the shapes of its own initial carry for the rows of xs."""
     if not hasattr(cell, "initial_carry"):
         return
@@ -109,6 +109,8 @@ def _check_carry_rows(cell: Any, params: Any, carry: Any, rows: tuple[int, ...])
             f"the carry of cell `{name_of(cell)}` must be like `initial_carry({rows})`, that is {shown}; got "
             f"{jax.tree.map(lambda leaf: _tree.describe(jnp.asarray(leaf)), carry)}."
         )
+    steps = isinstance(xs, list) and len(jax.tree.leaves(xs)) > 1
+    stacked = " If xs is a list of time steps, write `jnp.stack(xs)`." if steps else ""
     for (name, leaf), want in zip(_tree.named_leaves("carry", carry), jax.tree.leaves(expected), strict=True):
         if jnp.shape(leaf) == want.shape:
             continue
@@ -116,10 +118,10 @@ def _check_carry_rows(cell: Any, params: Any, carry: Any, rows: tuple[int, ...])
         if jnp.shape(leaf)[n:] == want.shape[n:] and len(jnp.shape(leaf)) == len(want.shape):
             copies = 1 in jnp.shape(leaf)[:n]
             hint = f"; `jnp.broadcast_to({name}, {want.shape})` gives every row a copy" if copies else ""
-            raise SequenceError(f"batch size: `{name}` has {jnp.shape(leaf)[:n]}, xs has {rows}{hint}.")
+            raise SequenceError(f"batch size: `{name}` has {jnp.shape(leaf)[:n]}, xs has {rows}{hint}.{stacked}")
         raise CarryError(
             f"`{name}` has shape {jnp.shape(leaf)}, expected {want.shape} as in `initial_carry({rows})` of cell "
-            f"`{name_of(cell)}`, the batch shape {rows} being that of xs. Is the time axis of xs missing?"
+            f"`{name_of(cell)}`, the batch shape {rows} being that of xs. Is the time axis of xs missing?{stacked}"
         )
 
 

@@ -85,7 +85,7 @@ def step(params, carry, x):
 )
 def test_messages_name_the_function_inside(wrapped):
     assert name_of(wrapped) == "step"
-    with pytest.raises(ValueError, match="cell `step` takes no `rng`"):
+    with pytest.raises(ValueError, match="cell `step` draws no random numbers: it takes no `rng`"):
         rs.scan(wrapped, None, None, jnp.ones(3), key=jax.random.key(0))
 
 
@@ -153,3 +153,16 @@ def test_a_field_of_other_arguments_is_told_how_it_is_called():
 def test_a_field_that_raises_for_another_reason_is_not_blamed_for_its_arguments():
     cell = rs.ode.Euler(lambda params, t, y, u: -y + None, 0.1)
     assert "calls its field" not in notes_of(lambda: rs.scan(cell, (), cell.start(np.ones(2)), n_steps=3), TypeError)
+
+
+def test_a_list_of_time_steps_with_a_carry_given():
+    carry = (jnp.zeros((2, 4)), jnp.zeros((2, 4)))
+    with pytest.raises(rs.CarryError, match=r"If xs is a list of time steps, write `jnp.stack\(xs\)`"):
+        rs.scan(LSTM, PARAMS, carry, [jnp.ones((2, 3))] * 5)
+
+
+def test_the_warning_of_fresh_functions_points_at_the_line_that_makes_them():
+    with pytest.warns(UserWarning, match="compiled 8 times") as caught:
+        for _ in range(8):
+            rs.scan(lambda params, h, x: (h + x, h), None, 0.0, jnp.ones(3))
+    assert caught[0].filename == __file__

@@ -10,7 +10,13 @@ import pytest
 from tests.pages import MIGRATION, ROOT, blocks_of
 
 
-SETTINGS = {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "KERAS_BACKEND": "torch", "TF_USE_LEGACY_KERAS": "1"}
+SETTINGS = {
+    "PYTHONPATH": str(ROOT),
+    "MPLBACKEND": "Agg",
+    "KERAS_BACKEND": "torch",
+    "TF_USE_LEGACY_KERAS": "1",
+    "PYTENSOR_FLAGS": "mode=FAST_COMPILE,cxx=",  # a function compiles in a tenth of the time, and prints the same
+}
 
 
 @pytest.mark.parametrize("page", MIGRATION, ids=lambda page: page.name)
