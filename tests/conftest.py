@@ -15,8 +15,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if "XLA_FLAGS" not in os.environ and tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12):
     os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 
-import jax  # noqa: E402  after the settings that it reads when it starts
-import pytest  # noqa: E402
+import jax
+import pytest
 
 
 jax.config.update("jax_num_cpu_devices", 4)

@@ -146,24 +146,29 @@ CELLS = [
 ]  # fmt: skip
 
 
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+"""How XLA compiles in the laws; a release that has dropped one of these does without it."""
+
+
 def compile_quickly(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` that spends little on optimising: the laws look at values, and compiling is what they cost."""
-    quick = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    }
-
     compiled = []
 
     def run(*args: Any) -> Any:
-        if not compiled:
+        while not compiled:
             lowered = jax.jit(function).lower(*args)
             try:
-                compiled.append(lowered.compile(compiler_options=quick))
-            except jax.errors.JaxRuntimeError as error:  # another release may have dropped one of these
-                assert "xla_" in str(error)
-                compiled.append(lowered.compile())
+                compiled.append(lowered.compile(compiler_options=dict(QUICK)))
+            except jax.errors.JaxRuntimeError as error:
+                unknown = [name for name in QUICK if name in str(error)]
+                if not unknown:
+                    raise
+                for name in unknown:
+                    del QUICK[name]
         return compiled[0](*args)
 
     return run
