@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from . import _tree
+from ._jaxpr.versions import under_jit
 from ._notes import users_line
 
 
@@ -59,20 +60,22 @@ class _Program:
 
 def run_cached(run: Callable[..., Any], cell: Any, options: Hashable, *arrays: Any) -> Any:
     """`run(cell, options, *arrays)`, compiled once for equal cells, options and shapes."""
-    functions = list(_functions(cell))
+    functions = list(functions_in(cell))
     key = _key(cell)
     if key is None and dataclasses.is_dataclass(cell):
         key = _weak(cell)  # a list or an array in a field cannot be compared: known by identity, as functions are
         functions.append(cell)
     surroundings = _all_surroundings(functions)
     if key is None or len(surroundings) > _MOST_SURROUNDINGS or not _tree.is_concrete(surroundings):
+        if not under_jit():
+            _warn_of_fresh(functions, True)
         return run(cell, options, *arrays)
     key = (run, key, options)
     with _lock:
         program = _programs.get(key)
         if program is None or not _same(program.surroundings, surroundings):
             changed = program is not None
-            if _tree.is_concrete(arrays):
+            if not under_jit():
                 _warn_of_fresh(functions, changed)
             program = _programs[key] = _Program(run, options, _remember(surroundings))
             while len(_programs) > _MOST_PROGRAMS:
@@ -147,14 +150,14 @@ def _forget(dead: Any) -> None:
         _known.discard(dead)
 
 
-def _functions(cell: Any) -> Iterator[Any]:
+def functions_in(cell: Any) -> Iterator[Any]:
     """The user's functions that a cell is or is made of."""
     if dataclasses.is_dataclass(cell) and not isinstance(cell, type):
         for field in dataclasses.fields(cell):
-            yield from _functions(getattr(cell, field.name))
+            yield from functions_in(getattr(cell, field.name))
     elif isinstance(cell, tuple):
         for part in cell:
-            yield from _functions(part)
+            yield from functions_in(part)
     elif callable(cell) and not isinstance(cell, type):
         yield cell
 

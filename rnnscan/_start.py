@@ -1,13 +1,15 @@
 """Where a scan starts: the cell as a bare loop, with its input checked and its first carry settled."""
 
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from . import _tree
+from ._cache import functions_in
 from ._carry import check_rows, settle_carry, strong
-from ._errors import CarryError, SequenceError
+from ._errors import CarryError, ParamsError, SequenceError
 from ._loop import Loop
 from ._options import Options
 from ._types import Rng, call, name_of
@@ -20,6 +22,7 @@ def bare_loop(
     cell: Any, params: Any, carry: Any, xs: Any, n_steps: int, options: Options, key: Any, t_0: Any, batch: Batch | None
 ) -> Loop:
     """The loop of a scan before any rewrite. `xs` has time first; `batch` is what lengths, mask or resets define."""
+    check_params(cell, params)
     rows = _rows(cell, xs, batch)
     made = carry is None
     if made:
@@ -49,6 +52,50 @@ def bare_loop(
     if batch is not None:
         check_rows(batch[1], batch[0], carry=carry, y=y)
     return Loop(step, params, carry, xs, y, n_steps, options.reverse, uses_t=key is not None)
+
+
+def check_params(cell: Any, params: Any) -> None:
+    """ParamsError unless a library cell's params are those that its `init` makes; leading axes more are allowed.
+
+    Another cell's params would broadcast, an LSTM's gates from an Elman cell's one, and give numbers.
+    """
+    try:
+        expected = None if params is None else _own_params(cell)  # that params are None is said in a note
+    except TypeError:  # a cell that cannot be hashed
+        return
+    if expected is None:
+        return
+    came = {name: jnp.shape(leaf) for name, leaf in _tree.named_leaves("params", params)}
+    for name, shape in expected.items():
+        if name not in came:
+            raise ParamsError(
+                f"`{name}` is missing; `init` of cell `{name_of(cell)}` makes it {shape}. {_given(came, expected)}"
+            )
+        if came[name][len(came[name]) - len(shape) :] != shape:
+            raise ParamsError(
+                f"`{name}` has shape {came[name]}; `init` of cell `{name_of(cell)}` makes it {shape}. "
+                "Are these another cell's params?"
+            )
+    for name in came:
+        if name not in expected:
+            raise ParamsError(
+                f"`{name}` is none of the params of cell `{name_of(cell)}`, and would be ignored. "
+                f"{_given(came, expected)}"
+            )
+
+
+def _given(came: dict[str, Any], expected: dict[str, Any]) -> str:
+    return f"Are these another cell's params? Given are {sorted(came)}, expected {sorted(expected)}."
+
+
+@lru_cache(maxsize=1024)
+def _own_params(cell: Any) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of a library cell's params; None for the user's own cells, and for what is built of them."""
+    ours = type(cell).__module__.startswith("rnnscan.cells.") or type(cell).__module__.startswith("rnnscan.wrap.")
+    if not ours or not hasattr(cell, "init") or any(functions_in(cell)):
+        return None
+    made = jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return {name: leaf.shape for name, leaf in _tree.named_leaves("params", made)}
 
 
 def keep_in(dtype: Any, carry: Any) -> Any:

@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # a room may import from its own line and from those above it
     ("_types", "_errors", "_tree", "_foreign"),
     ("_loop",),
-    ("_options", "_inputs", "_notes", "_carry", "_cache", "_start"),
     ("_jaxpr",),
+    ("_options", "_inputs", "_notes", "_carry", "_cache", "_start"),
     ("_precision", "_rewrite", "_run"),
     ("_program", "_scan", "_chunks", "_taps", "_explain"),
     ("cells", "wrap", "ode", "sequence", "_padded", "_packed"),

@@ -123,7 +123,7 @@ BIDIRECTIONAL = [
           "`carries` must be a pair (forward, backward), got float64[2,4]"),
     fails("one reset_carry", ValueError, both(resets=RESETS, reset_carry=np.zeros((2, 4))),
           "`reset_carry` must be a pair (forward, backward), got float64[2,4]"),
-    fails("params of the other cell", TypeError, both((PARAMS, WIDE_PARAMS)),
+    fails("params of the other cell", rs.ParamsError, both((PARAMS, WIDE_PARAMS)),
           "`params['b']` has shape (6,); `init` of cell `Elman(...)` makes it (4,)...raised by `bidirectional` in its "
           "backward direction"),
     fails("outputs of two sizes", ValueError, both((PARAMS, WIDE_PARAMS), cells=(ELMAN, WIDE), merge="sum"),
@@ -137,7 +137,7 @@ BIDIRECTIONAL = [
     fails("rng and no key", ValueError, both((None, PARAMS), cells=(noisy, ELMAN)),
           "cell `noisy` is stochastic"),
     fails("no second cell", TypeError, both(cells=(ELMAN, None)),
-          "needs a cell...got a NoneType"),
+          "needs a cell...got None"),
 ]  # fmt: skip
 
 

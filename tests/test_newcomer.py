@@ -166,3 +166,21 @@ def test_the_warning_of_fresh_functions_points_at_the_line_that_makes_them():
         for _ in range(8):
             rs.scan(lambda params, h, x: (h + x, h), None, 0.0, jnp.ones(3))
     assert caught[0].filename == __file__
+
+
+def test_the_warning_of_fresh_functions_comes_under_an_eager_derivative_too():
+    """`jax.grad` without `jit` compiles a fresh function at every call, whether it closes over tracers or not."""
+    passed = lambda w: rs.scan(lambda params, h, x: (h + params * x, h), w, 0.0, jnp.ones(3))[0]
+    closed = lambda w: rs.scan(lambda params, h, x: (h + w * x, h), None, 0.0, jnp.ones(3))[0]
+    for loss in (passed, closed):
+        with pytest.warns(UserWarning, match="compiled 8 times.*put `jax.jit` around"):
+            for _ in range(8):
+                assert jax.grad(loss)(2.0) == 3.0
+
+
+def test_no_warning_under_jit():
+    @jax.jit
+    def many(w):
+        return sum(rs.scan(lambda params, h, x: (h + w * x, h), None, 0.0, jnp.ones(3))[0] for _ in range(9))
+
+    assert many(2.0) == 54.0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax._src import core
 
 
 def _varying(aval: Any) -> frozenset[str]:
@@ -29,3 +30,9 @@ def match_varying(step: Callable[[Any, Any], Any], state: Any, inputs: Any) -> A
             break
         leaves = [jax.lax.pcast(a, tuple(m), to="varying") if m else a for a, m in zip(leaves, missing, strict=True)]
     return jax.tree.unflatten(structure, leaves)
+
+
+def under_jit() -> bool:
+    """Whether a program is being traced that will be compiled once, rather than run now, differentiated or not."""
+    ask = getattr(core, "unsafe_am_i_under_a_jit", None)  # no public function tells
+    return bool(ask()) if ask is not None else not core.trace_state_clean()
