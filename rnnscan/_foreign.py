@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 
@@ -56,14 +56,14 @@ FOREIGN: dict[str, tuple[str, str]] = {
 """Keyword -> whose it is, and what to write instead."""
 
 
-def refuse(caller: str, name: str, known: Iterable[str]) -> NoReturn:
-    """TypeError for a keyword that `caller` does not take, with ours in its place where there is one.
+def refuse(caller: str, name: str, known: Iterable[str], foreign: Mapping[str, tuple[str, str]] = FOREIGN) -> NoReturn:
+    """TypeError for a keyword that `caller` does not take, with ours in its place where `foreign` has one.
 
     `known` are the keywords that it takes: one that looks alike is suggested for a slip of the pen.
     """
     known = list(known)
-    if name in FOREIGN and name not in known:
-        whose, instead = FOREIGN[name]
+    if name in foreign and name not in known:
+        whose, instead = foreign[name]
         raise TypeError(f"`{caller}` has no option `{name}`, which is {whose}; write {instead}.")
     alike = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean `{alike[0]}`?" if alike else f"It takes {', '.join(f'`{k}`' for k in known)}."
@@ -73,15 +73,15 @@ def refuse(caller: str, name: str, known: Iterable[str]) -> NoReturn:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def refusing(function: Function) -> Function:
-    """The same function, where a keyword that it does not take is answered by `refuse`."""
+def refusing(function: Function, prefix: str = "", foreign: Mapping[str, tuple[str, str]] = FOREIGN) -> Function:
+    """The same function, where a keyword that it does not take is answered by `refuse`; `prefix` is its module's."""
     known = inspect.signature(function).parameters
 
     @functools.wraps(function)
     def checked(*arguments: Any, **keywords: Any) -> Any:
         for name in keywords:
             if name not in known:
-                refuse(function.__name__, name, known)
+                refuse(prefix + function.__name__, name, known, foreign)
         return function(*arguments, **keywords)
 
     return checked  # type: ignore[return-value]

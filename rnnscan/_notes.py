@@ -21,9 +21,12 @@ _NOT_KNOWN_YET = (
     jax.errors.NonConcreteBooleanIndexError,  # `x[x > 0]`
 )
 _WHY_NONE = {
-    "params": "Give `scan` the params; a library cell makes them with `cell.init(key)`.",
-    "carry": "A function without `initial_carry` starts without a carry; give `scan` one, `carry=jnp.zeros(...)`.",
-    "x": "With `xs=None` every step gets None; let the cell ignore x, or give `scan` sequences.",
+    "params": "`params` is None. Give `scan` the params; a library cell makes them with `cell.init(key)`.",
+    "carry": (
+        "`carry` is None. A function without `initial_carry` starts without a carry; give `scan` one, "
+        "`carry=jnp.zeros(...)`."
+    ),
+    "x": "`x` is None. With `xs=None` every step gets None; let the cell ignore x, or give `scan` sequences.",
 }
 
 
@@ -38,6 +41,16 @@ def explain(error: Exception, cell: Any, params: Any, carry: Any, x: Any) -> Non
     error.add_note(f"raised while tracing one step of cell `{name_of(cell)}`, which received {received}")
 
 
+def not_known_yet(error: Exception, where: str) -> Iterator[str]:
+    """What to write instead, if `error` says that Python asked for a value that is traced."""
+    if isinstance(error, _NOT_KNOWN_YET):
+        yield (
+            f"Values inside {where} are traced, not known: use `jnp.where` or `jax.lax.cond` for `if`, `a & b` for "
+            "`a and b`, `jnp.where` for `x[x > 0]`, `jnp.asarray(a_list)[i]` for `a_list[i]`, and `jnp.tanh` for "
+            "`np.tanh`."
+        )
+
+
 def _named(root: str, tree: Any) -> list[tuple[str, Any]]:
     return _tree.named_leaves(root, tree) or [(root, tree)]  # an empty tree is shown as well, as None or ()
 
@@ -50,17 +63,13 @@ def _notes(error: Exception, cell: Any, given: dict[str, Any]) -> Iterator[str]:
         ]
         if dicts:
             yield f"cell `{name}` read the key {text}; {', '.join(dicts)}"
-    if isinstance(error, _NOT_KNOWN_YET):
-        yield (
-            "Values inside a cell are traced, not known: use `jnp.where` or `jax.lax.cond` for `if`, `jnp.where` for "
-            "`x[x > 0]`, `jnp.asarray(a_list)[i]` for `a_list[i]`, and `jnp.tanh` for `np.tanh`."
-        )
+    yield from not_known_yet(error, "a cell")
     if "_types.Rng'" in text or "'Rng' object" in text:
         yield "`rng` is an `rs.Rng`, not a key: draw with `rng.per_step()` or `rng.per_sequence()`, which are keys."
     if "NoneType" in text:
-        for root, why in _WHY_NONE.items():
+        for root, why in {**_WHY_NONE, **getattr(cell, "why_none", {})}.items():
             if given[root] is None and (root != "params" or hasattr(cell, "init")):  # many a function has no params
-                yield f"`{root}` is None. {why}"
+                yield why
     x = given["x"]
     if isinstance(x, list | tuple) and len(x) > 1 and all(hasattr(part, "shape") for part in x):
         yield (

@@ -16,6 +16,7 @@ from .._errors import CellOutputError
 from .._inputs import check_batch
 from .._jaxpr.versions import match_varying
 from .._loop import Loop
+from .._notes import not_known_yet
 from .._start import Batch
 from .._types import name_of
 
@@ -78,6 +79,8 @@ def _check_until(loop: Loop, until: Any, batch: Batch | None, xs: Any, x_ndim: i
     except Exception as error:
         shown = [f"{n}: {_tree.describe(x)}" for r, v in (("carry", carry), ("y", loop.output))
                  for n, x in _tree.named_leaves(r, v)]  # fmt: skip
+        for note in not_known_yet(error, "`until`"):
+            error.add_note(note)
         error.add_note(
             f"raised while tracing `until`, `{name_of(until)}`, which is called as `until(carry, y)` after a step and "
             f"received {', '.join(shown) or 'nothing'}"
