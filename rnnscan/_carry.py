@@ -95,7 +95,7 @@ def _check_pair(cell: Any, out: Any, carry: Any) -> None:
         raise CellOutputError(f"cell `{name}`: {form}, got one {_what(out)}.{hint}")
     if len(out) != 2:
         hint = " A carry of several parts is one tuple: `return (h, c), y`." if len(out) > 2 else ""
-        raise CellOutputError(f"cell `{name}`: {form}, got a {type(out).__name__} of {len(out)}.{hint}")
+        raise CellOutputError(f"cell `{name}`: {form}, got {_tree.kind(out)}.{hint}")
     if out[0] is None and jax.tree.leaves(carry):
         raise CellOutputError(f"cell `{name}` returned None as its carry; {form}.")
 
@@ -151,13 +151,9 @@ def _differences(before: Any, after: Any, path: str = "carry") -> list[str]:
 
 
 def _kind(tree: Any) -> str:
-    if isinstance(tree, tuple | list):
-        return f"a {type(tree).__name__} of {len(tree)}"
     if isinstance(tree, dict):
         return f"a dict with keys {sorted(map(str, tree))}"
-    if tree is None:
-        return "None"
-    return f"an array {_tree.describe(tree)}" if hasattr(tree, "shape") else f"a {type(tree).__name__}"
+    return f"an array {_tree.describe(tree)}" if hasattr(tree, "shape") else _tree.kind(tree)
 
 
 def _check_leaves(cell: Any, params: Any, before: Any, after: Any, y: Any) -> None:

@@ -63,7 +63,7 @@ def scan_chunks(
     _check_options(options)
     if isinstance(chunks, Chunk | dict) or hasattr(chunks, "shape") or not isinstance(chunks, Iterable):
         raise TypeError(
-            f"`chunks` must be an iterable of pieces, a list or a generator; got {_tree.describe(chunks)}. For one "
+            f"`chunks` must be an iterable of pieces, a list or a generator; got {_tree.kind(chunks)}. For one "
             "piece write `[xs]`."
         )
     return _pieces(cell, params, carry, chunks, key, {**DEFAULTS, **options, "key": key})

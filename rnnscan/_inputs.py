@@ -30,7 +30,7 @@ def check_arrays(**trees: Any) -> None:
     """Every leaf is an array or a number; names the first that is not."""
     for root, tree in trees.items():
         if isinstance(tree, _NOT_TREES):
-            raise TypeError(f"`{root}` is a {type(tree).__name__}, not an array; write `jnp.asarray(list({root}))`")
+            raise TypeError(f"`{root}` is {_tree.describe(tree)}, not an array; write `jnp.asarray(list({root}))`")
         for name, leaf in _tree.named_leaves(root, tree):
             if is_value(leaf):
                 continue
@@ -217,7 +217,11 @@ def check_batch(
             continue
         expected = _batch_of(rows, x_ndim, xs)[: len(batch)]
         axes = "(B,) = " if len(expected) == 1 else "batch axes " if expected else "no batch axes, "
-        hint = f" Drop its last axis: `{name}[..., 0]`." if batch == (*expected, 1) else ""
+        hint = ""
+        if batch == (*expected, 1):
+            hint = f" Drop its last axis: `{name}[..., 0]`."
+        elif time_axis == 0 and len(batch) == 1 and len(shape) >= 2 + x_ndim and batch == shape[:1]:
+            hint = f" If `{leaf_name}` is (B, T, ...), write `time_axis=1`."
         raise (LengthError if name == "lengths" else SequenceError)(
             f"`{name}` has shape {batch}, expected {axes}{expected}: it defines the batch axes, and "
             f"`{leaf_name}` has shape {shape} with time on axis {time_axis}.{hint}"

@@ -21,15 +21,16 @@ def warn_of_low_precision(cell: Any, carry: Any, n_steps: int) -> None:
     for (name, leaf), bounded in zip(_tree.named_leaves("carry", carry), _bounded(cell, carry), strict=True):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             most, what = 2 ** (jnp.finfo(leaf.dtype).nmant + 1), "stop growing"
+            wider = "Keep the carry wider, `carry_dtype=jnp.float32`." if most < 2**24 else "Keep the carry in float64."
         elif jnp.issubdtype(leaf.dtype, jnp.integer):
             most, what = int(jnp.iinfo(leaf.dtype).max), "wrap around"
+            wider = "Start from a wider dtype, jnp.int32 for example."
         else:
             continue
         if n_steps > most and not bounded and str(leaf.dtype) not in _low_precision_told:
             _low_precision_told.add(str(leaf.dtype))
             warnings.warn(
-                f"`{name}` is {leaf.dtype} and T = {n_steps} > {most}: sums of ones {what} at {most}. Accumulate in a "
-                "wider dtype, jnp.float32 for example.",
+                f"`{name}` is {leaf.dtype} and T = {n_steps} > {most}: sums of ones {what} at {most}. {wider}",
                 stacklevel=users_line(),
             )
 

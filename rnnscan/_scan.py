@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import _inputs
+from . import _inputs, _tree
 from ._cache import run_cached
 from ._errors import SequenceError
 from ._foreign import refuse, refusing
@@ -190,7 +190,7 @@ def _check_until_options(until: Any, options: dict[str, Any]) -> None:
         raise TypeError("`scan_until` finds `n_steps` itself; `max_steps` is the bound on it")
     check_options("scan_until", options)
     if not callable(until):
-        raise TypeError(f"`until` must be a function `(carry, y) -> bool`, got a {type(until).__name__}")
+        raise TypeError(f"`until` must be a function `(carry, y) -> bool`, got {_tree.kind(until)}")
 
 
 def check_options(caller: str, options: dict[str, Any]) -> None:

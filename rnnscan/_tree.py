@@ -54,7 +54,23 @@ def named_leaves(root: str, tree: Any) -> list[tuple[str, Any]]:
 
 
 def describe(leaf: Any) -> str:
-    """Shape and dtype as JAX prints them: `float32[4]`; anything else by its type."""
+    """Shape and dtype as JAX prints them: `float32[4]`; None as it is; anything else by its type, `an int`."""
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-    return f"a {type(leaf).__name__}"
+    return "None" if leaf is None else with_article(type(leaf).__name__)
+
+
+def kind(value: Any) -> str:
+    """How messages call what came instead: numbers and short text as they are, a container by its size."""
+    if isinstance(value, tuple | list | dict):
+        return f"{with_article(type(value).__name__)} of {len(value)}"
+    if isinstance(value, type):
+        return f"the class `{value.__name__}`"
+    if isinstance(value, bool | int | float | str) and len(repr(value)) <= 40:
+        return repr(value)
+    return describe(value)
+
+
+def with_article(noun: str) -> str:
+    """`a list`, `an int`."""
+    return f"{'an' if noun[0] in 'aeioAEIO' else 'a'} {noun}"

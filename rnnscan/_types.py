@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from ._tree import kind
+
 
 class Cell(Protocol):
     """One step `(params, carry, x) -> (carry, y)`, pure; a stochastic cell takes `rng` as fourth argument.
@@ -98,8 +100,7 @@ def check_callable(caller: str, cell: Any, place: str = ", as its first argument
         raise TypeError(f"`{caller}` needs a cell; got the class `{cell.__name__}`. Write `{cell.__name__}(...)`.")
     if not callable(cell):
         raise TypeError(
-            f"`{caller}` needs a cell, a function `(params, carry, x) -> (carry, y)`{place}; got a "
-            f"{type(cell).__name__}."
+            f"`{caller}` needs a cell, a function `(params, carry, x) -> (carry, y)`{place}; got {kind(cell)}."
         )
     if hasattr(cell, "other_order"):
         raise TypeError(

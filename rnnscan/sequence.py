@@ -55,7 +55,7 @@ def bidirectional(
     pairs = {"params": params, "carries": carries, "reset_carry": reset_carry}
     for name, pair in pairs.items():
         if not (isinstance(pair, tuple | list) and len(pair) == 2) and not (pair is None and name != "params"):
-            raise ValueError(f"`{name}` must be a pair (forward, backward), got {_kind(pair)}")
+            raise ValueError(f"`{name}` must be a pair (forward, backward), got {_tree.kind(pair)}")
     keys = _keys(forward, backward, key)
     results = []
     for i, cell in enumerate((forward, backward)):
@@ -69,11 +69,6 @@ def bidirectional(
             raise
     (carry_f, ys_f), (carry_b, ys_b) = results
     return (carry_f, carry_b), _merged(merge, ys_f, ys_b)
-
-
-def _kind(value: Any) -> str:
-    sized = isinstance(value, tuple | list | dict)
-    return f"a {type(value).__name__} of {len(value)}" if sized else _tree.describe(value)
 
 
 def _keys(forward: Any, backward: Any, key: Any) -> list[Any]:

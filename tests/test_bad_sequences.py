@@ -136,6 +136,9 @@ LENGTHS = [
           "`lengths` has shape (2, 1), expected (B,) = (2,)...Drop its last axis: `lengths[..., 0]`"),
     fails("L5 no batch axes", LENGTH, elman(XS[:, 0], lengths=[3]),
           "`lengths` has shape (1,), expected no batch axes, ()"),
+    fails("L5 batch first", LENGTH, elman(XS.swapaxes(0, 1), lengths=[1, 2]),
+          "`lengths` has shape (2,), expected (B,) = (5,)...with time on axis 0. If `xs` is (B, T, ...), write "
+          "`time_axis=1`."),
     fails("L5 time on axis 1", LENGTH, elman(XS.swapaxes(0, 1), lengths=[1] * 5, time_axis=1),
           "`lengths` has shape (5,), expected (B,) = (2,)...with time on axis 1"),
     fails("L5 one leaf of xs without rows", LENGTH, each({"x": XS, "z": XS[:, 0, 0]}, lengths=[1, 2]),

@@ -124,7 +124,7 @@ def test_pieces_of_one_shape_share_a_program_and_a_stream_is_lazy():
 BAD = [
     (XS, {}, TypeError, r"iterable of pieces.*got float64\[6,3,3\].*`\[xs\]`"),
     (rs.Chunk(XS), {}, TypeError, "iterable of pieces"),
-    (3, {}, TypeError, "iterable of pieces.*got a int"),
+    (3, {}, TypeError, "iterable of pieces.*got 3"),
     ([XS], {"reverse": True}, ValueError, "`reverse` starts at the end"),
     ([XS], {"lengths": 3}, TypeError, r"write `rs.Chunk\(xs, lengths=...\)`"),
     ([XS], {"n_steps": 3}, TypeError, "each piece brings its own"),

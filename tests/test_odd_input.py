@@ -74,7 +74,11 @@ def test_C17_an_error_of_a_callback_reaches_the_caller():
 
 @pytest.mark.parametrize(
     "dtype, most, words",
-    [("bfloat16", 256, "stop growing"), ("float16", 2048, "stop growing"), ("int8", 127, "wrap around")],
+    [
+        ("bfloat16", 256, "stop growing at 256. Keep the carry wider, `carry_dtype=jnp.float32`"),
+        ("float16", 2048, "stop growing"),
+        ("int8", 127, "wrap around at 127. Start from a wider dtype, jnp.int32"),
+    ],
 )
 def test_C21_low_precision_carries_warn_once_for_each_dtype(dtype, most, words, monkeypatch):
     monkeypatch.setattr(_precision, "_low_precision_told", set())

@@ -89,7 +89,7 @@ def _check_until(loop: Loop, until: Any, batch: Batch | None, xs: Any, x_ndim: i
     leaf = fired if hasattr(fired, "shape") else None
     rows = _rows(batch, xs, x_ndim)
     if leaf is None or leaf.dtype != jnp.bool_ or (leaf.shape and rows is not None and leaf.shape != rows):
-        came = _tree.describe(fired) if leaf is not None else f"a {type(fired).__name__}"
+        came = _tree.kind(fired)
         each = "(*batch,)" if rows is None else str(rows)
         raise CellOutputError(
             f"`until` must return a scalar bool, which stops all rows at once, or bools of shape {each}, one for each "

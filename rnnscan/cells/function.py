@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax
 
+from .._tree import kind
 from .._types import Rng, call, name_of, rng_use, settle
 
 
@@ -142,7 +143,7 @@ def _check_function(name: str, fn: Any, first: str = "", known: tuple[str, ...] 
         return
     if not callable(fn):
         raise TypeError(
-            f"`cell` takes functions; `{name}` is a {type(fn).__name__}. "
+            f"`cell` takes functions; `{name}` is {kind(fn)}. "
             + (f"Write `{name}=lambda {first}: ...`." if first else "Write `cell(step, init=..., initial_carry=...)`.")
         )
     if not first:

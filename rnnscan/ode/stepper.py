@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._tree import describe, named_leaves
+from .._tree import describe, kind, named_leaves
 from .._types import name_of, settle, takes
 from . import tableau as tables
 
@@ -43,8 +43,7 @@ class RungeKutta:
             raise TypeError(f"`RungeKutta` takes a `Tableau` first; got {self.tableau!r}. Write `RK4(field, dt)`.")
         if not callable(self.field):
             raise TypeError(
-                f"`{self.tableau.name}` takes `field(params, t, y, u) -> dy/dt` first; got {self.field!r}, "
-                f"a {type(self.field).__name__}."
+                f"`{self.tableau.name}` takes `field(params, t, y, u) -> dy/dt` first; got {kind(self.field)}."
             )
         settle(self, dt=_step_size, t0=lambda value: _finite("t0", value))
 
@@ -145,7 +144,7 @@ class RungeKutta:
 
 
 def _kind(value: Any) -> str:
-    return f"one array {describe(value)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+    return f"one array {describe(value)}" if hasattr(value, "shape") else kind(value)
 
 
 def Euler(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: float = 0.0) -> RungeKutta:
@@ -224,7 +223,7 @@ def RK4(field: Callable[[Any, Any, Any, Any], Any], dt: float | None, t0: float 
 
 def _finite(name: str, value: Any) -> float:
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` is a number; got {value!r}, a {type(value).__name__}.")
+        raise TypeError(f"`{name}` is a number; got {kind(value)}.")
     if not math.isfinite(value):
         raise ValueError(f"`{name}` is finite; got {value}.")
     return float(value)

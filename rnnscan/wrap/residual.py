@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._tree import kind
 from .._types import Rng, call, name_of, settle
 from . import _parts
 
@@ -46,7 +47,7 @@ class Residual:
         for name, value in (("input", x_t), ("output", y_t)):
             if not jax.tree_util.all_leaves([value]):
                 raise TypeError(
-                    f"`Residual` adds one array to one array; its {name} is a {type(value).__name__}. "
+                    f"`Residual` adds one array to one array; its {name} is {kind(value)}. "
                     "Write the sum in a cell of your own."
                 )
         if jnp.shape(y_t) != jnp.shape(x_t):

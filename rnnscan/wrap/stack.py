@@ -7,6 +7,7 @@ import jax
 
 from .._errors import CarryError, ParamsError
 from .._inputs import check_key
+from .._tree import kind
 from .._types import Rng, call, name_of, settle
 from . import _parts
 from .dropout import drop
@@ -116,7 +117,7 @@ class Stack:
 
     def _one_each(self, name: str, value: Any, error: type[Exception]) -> Any:
         if not isinstance(value, list | tuple) or len(value) != len(self.cells):
-            got = f"{len(value)} entries" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+            got = f"{len(value)} entries" if isinstance(value, list | tuple) else kind(value)
             raise error(
                 f"`{self}` takes {name} as a tuple with one entry a cell, {len(self.cells)} in all; got {got}. "
                 f"`{'init(key)' if name == 'params' else 'initial_carry(batch_shape)'}` of the stack makes them."

@@ -97,8 +97,8 @@ def test_params_are_left_out_where_they_are_not_taken():
             lambda: cell(step, initial_carry=lambda b: 1).initial_carry((), jnp.float32),
             r"`initial_carry` takes no `dty",
         ),
-        (lambda: cell(3), r"`cell` takes functions; `step` is a int"),
-        (lambda: cell(step, init={"w": 1}), r"`init` is a dict. Write `init=lambda key: ...`"),
+        (lambda: cell(3), r"`cell` takes functions; `step` is 3"),
+        (lambda: cell(step, init={"w": 1}), r"`init` is a dict of 1. Write `init=lambda key: ...`"),
         (lambda: cell(step, initial_carry=jnp.zeros(3)), r"keeps settings, not arrays; field `init_carry`"),
         (
             lambda: cell(step, initial_carry=lambda: 0.0),

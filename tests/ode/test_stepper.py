@@ -221,8 +221,8 @@ def step(field=bend, dt=0.1, y0=1.0, x=None, carry=None):
             r"takes carry as \(k, y\); got one array float64\[3\].*cell.start\(y0\)",
         ),
         (lambda: step(carry=(0.0, 1.0)), TypeError, r"k counting steps; got k of type float64"),
-        (lambda: step(carry=(0, 1)), TypeError, r"y is floating; y is a int.*cell.start\(y0\)"),
-        (lambda: step(dt=None), TypeError, r"takes x as \(dt, u\); got a NoneType.*xs=\(dts, None\)"),
+        (lambda: step(carry=(0, 1)), TypeError, r"y is floating; y is an int.*cell.start\(y0\)"),
+        (lambda: step(dt=None), TypeError, r"takes x as \(dt, u\); got None.*xs=\(dts, None\)"),
         (
             lambda: step(dt=None, x=(jnp.ones(2), None)),
             TypeError,

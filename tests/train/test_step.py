@@ -88,7 +88,7 @@ def test_an_infinite_gradient_of_a_finite_loss_changes_nothing(key):
         (lambda w: w[:1], ValueError, r"got float64\[1\]"),
         (lambda w: jax.lax.complex(w[0], w[1]), TypeError, r"real floating-point number, got complex128\[\].*z.real"),
         (lambda w: jnp.argmax(w), TypeError, r"real floating-point number, got int64\[\]"),
-        (lambda w: None, TypeError, r"got a NoneType. Is a `return` missing\?"),
+        (lambda w: None, TypeError, r"got None. Is a `return` missing\?"),
         (lambda w: (w[0], 1, 2), TypeError, r"got a tuple"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_loss_that_is_no_real_scalar(result, kind, message, key):
         ({"w": 1.0, "n": jnp.array(3)}, r"`params\['n'\]` is int64\[\]; an optimiser moves floating-point"),
         ({"w": (jnp.ones(2), np.array([True]))}, r"`params\['w'\]\[1\]` is bool\[1\]"),
         ({"w": "0.5"}, r"`params\['w'\]` is a str"),
-        ({"w": 3}, r"`params\['w'\]` is a int"),
+        ({"w": 3}, r"`params\['w'\]` is an int"),
         ({}, "has no leaves"),
     ],
     ids=str,

@@ -161,7 +161,7 @@ def test_dtypes_are_kept(dtype, key):
         (lambda: Dropout(copy, state="0.5"), TypeError, r"`state`.*a number in \[0, 1\]; got '0.5'"),
         (lambda: Dropout(copy, jnp.asarray(0.5)), TypeError, r"keeps settings, not arrays; field `input`"),
         (lambda: Dropout(copy, per="batch"), ValueError, r"per='step' or 'sequence'; got 'batch'"),
-        (lambda: Dropout(None), TypeError, r"`Dropout` needs a cell, a function .* got a NoneType"),
+        (lambda: Dropout(None), TypeError, r"`Dropout` needs a cell, a function .* got None"),
         (lambda: Dropout(copy, 0.5)(None, None, ONES), TypeError, r"without `rng`. Give `scan` a `key`.*deterministic"),
         (lambda: Dropout(copy, 0.5)(None, None, jnp.arange(3), Rng(jax.random.key(0), 0)), TypeError,
          r"x must be floating; got int64\[3\]"),

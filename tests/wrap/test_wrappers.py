@@ -191,7 +191,7 @@ X = jnp.ones((2, 3))
         (lambda: Stack(), ValueError, r"at least one cell; got none.*Stack\(LSTM"),
         (lambda: Stack(GRU(3, 4), GRU(5, 6)), ValueError,
          r"cell 0, `GRU\(in_size=3,.*size 4, into cell 1, `GRU\(in_size=5.*size 5.*Project\(GRU\(.*, 5\)"),
-        (lambda: Stack(GRU(3, 4), 5), TypeError, r"`Stack` needs a cell, a function .* got a int"),
+        (lambda: Stack(GRU(3, 4), 5), TypeError, r"`Stack` needs a cell, a function .* got 5"),
         (lambda: Residual(GRU), TypeError, r"got the class `GRU`. Write `GRU\(...\)`"),
         (lambda: Project(jnp.ones(3), 2), TypeError, r"field `cell` is an array"),
         (lambda: Project(GRU(3, 4), 0), ValueError, r"at least 1; got 0"),
