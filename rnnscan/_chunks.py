@@ -98,6 +98,11 @@ def _pieces(
             carry, ys = launch("scan_chunks", run, cell, params, carry, xs, t_0=start, held=held, **given)
         except Exception as error:
             error.add_note(f"raised by `scan_chunks` in chunk {number}, whose step 0 is step {t_0} of the whole")
+            if type(xs) in (tuple, list):
+                error.add_note(
+                    f"the chunk is {_tree.kind(xs)}, a tree of sequences; lengths, mask, resets or n_steps go with xs "
+                    "in a chunk as `rs.Chunk(xs, lengths=lengths)`"
+                )
             raise
         n_steps = _inputs.count_steps(xs, chunk.n_steps, options["time_axis"], chunk.mask, chunk.resets)
         held = _held(ys, held, options, n_steps)

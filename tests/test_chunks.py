@@ -138,6 +138,13 @@ def test_bad_input_is_told_at_the_call(chunks, options, error, message):
         rs.scan_chunks(GRU.cell, PARAMS, None, chunks, **options)
 
 
+def test_what_belongs_to_a_piece_is_no_sequence_of_it():
+    with pytest.raises(rs.SequenceError, match="disagree on T") as caught:
+        list(rs.scan_chunks(GRU.cell, PARAMS, None, [(XS, np.array([6, 2, 1]))]))
+    assert "the chunk is a tuple of 2, a tree of sequences" in "".join(caught.value.__notes__)
+    assert "`rs.Chunk(xs, lengths=lengths)`" in "".join(caught.value.__notes__)
+
+
 def test_an_error_says_in_which_piece():
     with pytest.raises(rs.SequenceError, match="features") as caught:
         list(rs.scan_chunks(GRU.cell, PARAMS, None, [XS, XS[..., :2]]))
