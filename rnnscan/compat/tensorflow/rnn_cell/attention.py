@@ -10,7 +10,7 @@ from ...._types import Rng
 from ....cells import initial
 from . import base
 from .base import scope_name
-from .variables import dtype_of, entry, features, linear, variable
+from .variables import dtype_of, entry, features, linear, only, split, variable
 from .wrappers import Wrapper
 
 
@@ -82,7 +82,7 @@ class AttentionCellWrapper(Wrapper):
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
         dtype, size, hidden = dtype_of(self, dtype), self.output_size, self.attn_vec_size or self.output_size
         read, query = self.input_size or features(input_size), sum(jax.tree.leaves(self.cell.state_size))
-        keys = jax.random.split(key, 6)
+        keys = split(key, 6)
 
         def dense(k: jax.Array, rows: int, columns: int) -> dict[str, jax.Array]:
             return {"kernel": variable(None, k, (rows, columns), dtype), "bias": jnp.zeros(columns, dtype)}
@@ -99,19 +99,25 @@ class AttentionCellWrapper(Wrapper):
         }
 
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_params(params, self.variables)
         inner, attended, window = self._split(state)
         window = window.reshape(*window.shape[:-1], self.attn_length, self.output_size)
-        y_t, inner = self.run_inner(params, linear(self, params, inputs, attended), inner, rng)
+        read = self.input_size or jnp.shape(inputs)[-1]
+        y_t, inner = self.run_inner(params, linear(self, params, inputs, attended, units=read), inner, rng)
         query = jnp.concatenate(jax.tree.leaves(inner), axis=-1)
-        attended = self._attend(entry(self, params, "attention"), query, window)
-        output = linear(self, entry(self, params, "attn_output_projection"), y_t, attended)
+        attended = self._attend(params["attention"], query, window)
+        own = only(self, params["attn_output_projection"], ("kernel", "bias"), "attn_output_projection")
+        output = linear(self, own, y_t, attended, units=self.output_size, scope="attn_output_projection")
         window = jnp.concatenate([window[..., 1:, :], output[..., None, :]], axis=-2)
         new_state = (inner, attended, window.reshape(*window.shape[:-2], -1))
         return output, new_state if self.state_is_tuple else jnp.concatenate(new_state, axis=-1)
 
     def _attend(self, params: Any, query: Any, window: Any) -> jax.Array:
-        hidden = window @ entry(self, params, "attn_w")[0, 0] + linear(self, params, query)[..., None, :]
-        scores = (entry(self, params, "attn_v") * jnp.tanh(hidden)).sum(-1)
+        size, units = self.output_size, self.attn_vec_size or self.output_size
+        only(self, params, ("kernel", "bias", "attn_w", "attn_v"), "attention")
+        keys = window @ entry(self, params, "attn_w", (1, 1, size, units), "attention")[0, 0]
+        hidden = keys + linear(self, params, query, units=units, scope="attention")[..., None, :]
+        scores = (entry(self, params, "attn_v", (units,), "attention") * jnp.tanh(hidden)).sum(-1)
         return (jax.nn.softmax(scores, axis=-1)[..., None] * window).sum(-2)
 
     def _split(self, state: Any) -> Any:

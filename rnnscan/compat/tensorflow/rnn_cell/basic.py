@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ....cells import initial
 from .base import RNNCell
 from .fields import activate, settle_cell
-from .variables import dtype_of, features, linear, variable
+from .variables import dtype_of, features, linear, only, variable
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,5 +50,6 @@ class BasicRNNCell(RNNCell):
         return {"kernel": variable(None, key, shape, dtype), "bias": jnp.zeros(self.num_units, dtype)}
 
     def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, jax.Array]:
-        h_t = activate(self.activation, linear(self, params, inputs, state))
+        only(self, params, ("kernel", "bias"))
+        h_t = activate(self.activation, linear(self, params, inputs, state, units=self.num_units))
         return h_t, h_t

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ....cells import initial
 from .base import RNNCell
 from .fields import activate, settle_cell
-from .variables import dtype_of, entry, features, linear, variable
+from .variables import dtype_of, features, linear, only, split, variable
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,7 +54,7 @@ class GRUCell(RNNCell):
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, dict[str, jax.Array]]:
         dtype, n, rows = dtype_of(self, dtype), self.num_units, features(input_size) + self.num_units
-        keys = jax.random.split(key, 4)
+        keys = split(key, 4)
         biases = {"gates": jnp.ones(2 * n, dtype), "candidate": jnp.zeros(n, dtype)}
         if self.bias_initializer is not None:
             make = self.bias_initializer
@@ -69,8 +69,12 @@ class GRUCell(RNNCell):
         }  # fmt: skip
 
     def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, jax.Array]:
-        gates = jax.nn.sigmoid(linear(self, entry(self, params, "gates"), inputs, state))
-        r, u = jnp.split(gates, 2, axis=-1)
-        c = activate(self.activation, linear(self, entry(self, params, "candidate"), inputs, r * state))
+        only(self, params, ("gates", "candidate"))
+        r, u = jnp.split(jax.nn.sigmoid(self._linear(params, "gates", 2 * self.num_units, inputs, state)), 2, axis=-1)
+        c = activate(self.activation, self._linear(params, "candidate", self.num_units, inputs, r * state))
         h_t = u * state + (1 - u) * c
         return h_t, h_t
+
+    def _linear(self, params: Any, part: str, units: int, *inputs: Any) -> jax.Array:
+        own = only(self, params[part], ("kernel", "bias"), part)
+        return linear(self, own, *inputs, units=units, scope=part)

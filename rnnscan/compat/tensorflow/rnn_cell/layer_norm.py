@@ -13,7 +13,7 @@ from ....wrap import _parts
 from .base import LSTMStateTuple, RNNCell
 from .fields import activate, keep_probability, keep_some, seed_number, seeded, settle_cell, unused
 from .lstm import split_state
-from .variables import dtype_of, entry, features, linear, variable
+from .variables import dtype_of, entry, features, linear, only, split, variable
 
 
 _NORMED = ("input", "transform", "forget", "output", "state")
@@ -89,7 +89,7 @@ class LayerNormBasicLSTMCell(RNNCell):
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
         dtype, n = dtype_of(self, dtype), self.num_units
-        key_kernel, key_bias = jax.random.split(key)
+        key_kernel, key_bias = split(key)
         params: dict[str, Any] = {"kernel": variable(None, key_kernel, (features(input_size) + n, 4 * n), dtype)}
         if not self.layer_norm:
             return params | {"bias": variable(None, key_bias, (4 * n,), dtype)}
@@ -100,8 +100,10 @@ class LayerNormBasicLSTMCell(RNNCell):
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[jax.Array, Any]:
         if rng is None:
             _parts.no_rng_needed(self)
+        only(self, params, ("kernel", *_NORMED) if self.layer_norm else ("kernel", "bias"))
         c_tm1, h_tm1 = split_state(self, state, (self.num_units, self.num_units))
-        i, j, f, o = jnp.split(linear(self, params, inputs, h_tm1, bias=not self.layer_norm), 4, axis=-1)
+        gates = linear(self, params, inputs, h_tm1, units=4 * self.num_units, bias=not self.layer_norm)
+        i, j, f, o = jnp.split(gates, 4, axis=-1)
         i, j, f, o = (self._norm(params, name, a) for name, a in zip(_NORMED, (i, j, f, o), strict=False))
         g = activate(self.activation, j)
         if rng is not None and self.stochastic:
@@ -114,8 +116,9 @@ class LayerNormBasicLSTMCell(RNNCell):
     def _norm(self, params: Any, name: str, a: Any) -> Any:
         if not self.layer_norm:
             return a
-        scale = entry(self, params, name)
+        scale = only(self, params[name], ("gamma", "beta"), name)
+        gamma, beta = (entry(self, scale, part, (self.num_units,), name) for part in ("gamma", "beta"))
         epsilon = 1e-3 if a.dtype == jnp.float16 else 1e-12
         off = a - a.mean(-1, keepdims=True)
         spread = jax.lax.rsqrt((off * off).mean(-1, keepdims=True) + epsilon)
-        return off * spread * entry(self, scale, "gamma") + entry(self, scale, "beta")
+        return off * spread * gamma + beta

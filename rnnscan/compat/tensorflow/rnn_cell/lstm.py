@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ....cells import initial
 from .base import LSTMStateTuple, RNNCell
 from .fields import activate, settle_cell
-from .variables import dtype_of, features, linear, variable
+from .variables import dtype_of, features, linear, only, variable
 
 
 def split_state(cell: Any, state: Any, sizes: tuple[int, int]) -> tuple[Any, Any]:
@@ -78,8 +78,9 @@ class BasicLSTMCell(RNNCell):
         return {"kernel": kernel, "bias": jnp.zeros(4 * n, dtype)}
 
     def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, Any]:
+        only(self, params, ("kernel", "bias"))
         c_tm1, h_tm1 = split_state(self, state, (self.num_units, self.num_units))
-        i, j, f, o = jnp.split(linear(self, params, inputs, h_tm1), 4, axis=-1)
+        i, j, f, o = jnp.split(linear(self, params, inputs, h_tm1, units=4 * self.num_units), 4, axis=-1)
         keep, write = jax.nn.sigmoid(f + self.forget_bias), jax.nn.sigmoid(i)
         c_t = keep * c_tm1 + write * activate(self.activation, j)
         h_t = jax.nn.sigmoid(o) * activate(self.activation, c_t)

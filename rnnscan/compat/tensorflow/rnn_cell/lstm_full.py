@@ -11,7 +11,10 @@ from ....cells import initial
 from .base import LSTMStateTuple, RNNCell
 from .fields import activate, settle_cell
 from .lstm import join_state, split_state
-from .variables import dtype_of, entry, features, linear, variable
+from .variables import dtype_of, entry, features, linear, only, split, variable
+
+
+_PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,33 +81,36 @@ class LSTMCell(RNNCell):
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
         dtype, n = dtype_of(self, dtype), self.num_units
-        keys = iter(jax.random.split(key, 5))
+        keys = iter(split(key, 5))
         make = lambda *shape: variable(self.initializer, next(keys), shape, dtype)
         params: dict[str, Any] = {
             "kernel": make(features(input_size) + self.output_size, 4 * n),
             "bias": jnp.zeros(4 * n, dtype),
         }
         if self.use_peepholes:
-            params |= {name: make(n) for name in ("w_f_diag", "w_i_diag", "w_o_diag")}
+            params |= {name: make(n) for name in _PEEPHOLES}
         if self.num_proj is not None:
             params["projection"] = {"kernel": make(n, self.num_proj)}
         return params
 
     def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, Any]:
+        peepholes, projected = _PEEPHOLES if self.use_peepholes else (), self.num_proj is not None
+        only(self, params, ("kernel", "bias", *peepholes, *["projection"] * projected))
+        w_f, w_i, w_o = (entry(self, params, name, (self.num_units,)) for name in peepholes) if peepholes else [0.0] * 3
         c_tm1, m_tm1 = split_state(self, state, (self.num_units, self.output_size))
-        i, j, f, o = jnp.split(linear(self, params, inputs, m_tm1), 4, axis=-1)
+        i, j, f, o = jnp.split(linear(self, params, inputs, m_tm1, units=4 * self.num_units), 4, axis=-1)
         f = f + self.forget_bias
         if self.use_peepholes:
-            f = f + entry(self, params, "w_f_diag") * c_tm1
-            i = i + entry(self, params, "w_i_diag") * c_tm1
+            f, i = f + w_f * c_tm1, i + w_i * c_tm1
         c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * activate(self.activation, j)
         if self.cell_clip is not None:
             c_t = jnp.clip(c_t, -self.cell_clip, self.cell_clip)
         if self.use_peepholes:
-            o = o + entry(self, params, "w_o_diag") * c_t
+            o = o + w_o * c_t
         m_t = jax.nn.sigmoid(o) * activate(self.activation, c_t)
         if self.num_proj is not None:
-            m_t = linear(self, entry(self, params, "projection"), m_t, bias=False)
+            own = only(self, params["projection"], ("kernel",), "projection")
+            m_t = linear(self, own, m_t, units=self.num_proj, scope="projection", bias=False)
             if self.proj_clip is not None:
                 m_t = jnp.clip(m_t, -self.proj_clip, self.proj_clip)
         return m_t, join_state(self, c_t, m_t)

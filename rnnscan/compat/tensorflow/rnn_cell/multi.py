@@ -11,7 +11,7 @@ from ....wrap import _parts
 from . import base
 from .base import RNNCell, check_cell
 from .fields import settle_cell
-from .variables import entry
+from .variables import only, split
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +80,7 @@ class MultiRNNCell(RNNCell):
 
     def init(self, key: jax.Array, input_size: Any, dtype: Any = None) -> dict[str, Any]:
         params, size = {}, input_size
-        for (name, cell), k in zip(self.inner.items(), jax.random.split(key, len(self.cells)), strict=True):
+        for (name, cell), k in zip(self.inner.items(), split(key, len(self.cells)), strict=True):
             params[name] = base.init(cell, k, size, dtype)
             size = cell.output_size
         return params
@@ -88,9 +88,10 @@ class MultiRNNCell(RNNCell):
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
         if rng is None:
             _parts.no_rng_needed(self)
+        only(self, params, self.inner)
         states, output, new_states = self._states(state), inputs, []
         for i, (name, cell) in enumerate(self.inner.items()):
-            output, new_state = call(cell, entry(self, params, name), output, states[i], rng and rng.child(i))
+            output, new_state = call(cell, params[name], output, states[i], rng and rng.child(i))
             new_states.append(new_state)
         return output, tuple(new_states) if self.state_is_tuple else jnp.concatenate(new_states, axis=-1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...._tree import is_concrete
 from ...._types import Rng
@@ -15,7 +16,7 @@ from ....wrap import _parts
 from . import base
 from .base import scope_name
 from .fields import activate, unused
-from .variables import dtype_of, entry, features, linear, variable
+from .variables import dtype_of, entry, features, linear, split, variable
 from .wrappers import Wrapper
 
 
@@ -48,7 +49,7 @@ class InputProjectionWrapper(Wrapper):
         self.settle(num_proj=initial.size, input_size=unused(self, "input_size", instead))
 
     def init(self, key: jax.Array, input_size: int, dtype: Any = None) -> dict[str, Any]:
-        dtype, (key_cell, key_own) = dtype_of(self, dtype), jax.random.split(key)
+        dtype, (key_cell, key_own) = dtype_of(self, dtype), split(key)
         return {
             "kernel": variable(None, key_own, (features(input_size), self.num_proj), dtype),
             "bias": jnp.zeros(self.num_proj, dtype),
@@ -56,7 +57,8 @@ class InputProjectionWrapper(Wrapper):
         }
 
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
-        projected = activate(self.activation, linear(self, params, inputs), _identity)
+        self.check_params(params, self.variables)
+        projected = activate(self.activation, linear(self, params, inputs, units=self.num_proj), _identity)
         return self.run_inner(params, projected, state, rng)
 
 
@@ -80,7 +82,7 @@ class OutputProjectionWrapper(Wrapper):
         self.settle(output_size=initial.size)
 
     def init(self, key: jax.Array, input_size: Any, dtype: Any = None) -> dict[str, Any]:
-        dtype, (key_cell, key_own) = dtype_of(self, dtype), jax.random.split(key)
+        dtype, (key_cell, key_own) = dtype_of(self, dtype), split(key)
         return {
             "kernel": variable(None, key_own, (self.cell.output_size, self.output_size), dtype),
             "bias": jnp.zeros(self.output_size, dtype),
@@ -88,8 +90,9 @@ class OutputProjectionWrapper(Wrapper):
         }
 
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_params(params, self.variables)
         output, state = self.run_inner(params, inputs, state, rng)
-        return activate(self.activation, linear(self, params, output), _identity), state
+        return activate(self.activation, linear(self, params, output, units=self.output_size), _identity), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,7 +100,8 @@ class EmbeddingWrapper(Wrapper):
     """The cell reads `embedding[ids]`.
 
     Shapes: ids `(...,)` or `(..., 1)`, integers in [0, embedding_classes), the leading axes being those of the state.
-    An id outside raises where its value can be seen; under `jit` and in loops it gives NaN.
+    An id outside raises where its value is known: in a call by hand and in `dynamic_rnn` and its like outside `jit`,
+    which look at the valid steps. Traced, also inside `rs.scan`, it is embedded as NaN, a negative one too.
     Params: `embedding (embedding_classes, embedding_size)`, and the cell's under its scope, `gru_cell` for one; the
     `input_size` of `init` is not used and may be None.
     `initializer`: `(key, shape, dtype) -> array`; None is U(-sqrt(3), sqrt(3)), of variance 1. `reuse`: None or False.
@@ -120,7 +124,7 @@ class EmbeddingWrapper(Wrapper):
 
     def init(self, key: jax.Array, input_size: Any = None, dtype: Any = None) -> dict[str, Any]:
         del input_size  # ids have none
-        dtype, (key_cell, key_own) = dtype_of(self, dtype), jax.random.split(key)
+        dtype, (key_cell, key_own) = dtype_of(self, dtype), split(key)
         make = self.initializer or (lambda k, shape, d: jax.random.uniform(k, shape, d, -math.sqrt(3), math.sqrt(3)))
         return {
             "embedding": variable(make, key_own, (self.embedding_classes, self.embedding_size), dtype),
@@ -128,14 +132,22 @@ class EmbeddingWrapper(Wrapper):
         }
 
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
-        table, ids = entry(self, params, "embedding"), self._ids(inputs, state)
-        if is_concrete(ids) and bool(((ids < 0) | (ids >= table.shape[0])).any()):
-            raise ValueError(
-                f"`{self}` looks ids up in [0, {table.shape[0]}); got values from {int(ids.min())} to {int(ids.max())}."
-            )
+        ids = self._ids(inputs, state)
+        self.check_params(params, self.variables)
+        table = entry(self, params, "embedding", (self.embedding_classes, self.embedding_size))
+        if is_concrete(ids):
+            self.check_ids(ids)
         outside = table.shape[0]  # negative ids would count from the end
         embedded = jnp.take(table, jnp.where(ids < 0, outside, ids), axis=0, mode="fill", fill_value=jnp.nan)
         return self.run_inner(params, embedded, state, rng)
+
+    def check_ids(self, ids: Any) -> None:
+        """ValueError if an id, whose value must be known, is outside the table."""
+        ids = np.asarray(ids)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.embedding_classes):
+            raise ValueError(
+                f"`{self}` looks ids up in [0, {self.embedding_classes}); got values from {ids.min()} to {ids.max()}."
+            )
 
     def _ids(self, inputs: Any, state: Any) -> jax.Array:
         ids = jnp.asarray(inputs)

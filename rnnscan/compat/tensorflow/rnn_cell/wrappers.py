@@ -1,6 +1,6 @@
 """Wrappers that add the input to what a cell puts out, and what every wrapper shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from ....wrap import _parts
 from . import base
 from .base import RNNCell, check_cell, scope_name
 from .fields import settle_cell
-from .variables import dtype_of, entry, variable
+from .variables import dtype_of, entry, only, split, variable
 
 
 class Wrapper(RNNCell):
@@ -58,7 +58,11 @@ class Wrapper(RNNCell):
 
     def run_inner(self, params: Any, inputs: Any, state: Any, rng: Rng | None) -> tuple[Any, Any]:
         """The wrapped cell with its part of the params, for a wrapper that has params of its own."""
-        return self.run(entry(self, params, scope_name(self.cell)), inputs, state, rng)
+        return self.run(params[scope_name(self.cell)], inputs, state, rng)
+
+    def check_params(self, params: Any, own: Iterable[str]) -> None:
+        """Params have exactly the wrapper's `own` variables and the cell's scope."""
+        only(self, params, (*own, scope_name(self.cell)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +121,7 @@ class HighwayWrapper(Wrapper):
                 f"{self.cell.output_size}. Wrap the cell in `OutputProjectionWrapper(cell, {input_size})` first."
             )
         dtype, n = dtype_of(self, dtype), input_size
-        key_cell, key_carry, key_transform = jax.random.split(key, 3)
+        key_cell, key_carry, key_transform = split(key, 3)
         params = {scope_name(self.cell): base.init(self.cell, key_cell, n, dtype)}
         params |= {
             "carry_w": variable(None, key_carry, (n, n), dtype),
@@ -131,16 +135,20 @@ class HighwayWrapper(Wrapper):
         return params
 
     def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_params(params, self.variables[: 2 if self.couple_carry_transform_gates else 4])
         output, state = self.run_inner(params, inputs, state, rng)
         if not jax.tree_util.all_leaves([inputs]):
             raise TypeError(f"`{self}` mixes one array with one array; its input is a {type(inputs).__name__}.")
         check_alike(self, inputs, output)
-        carry = jax.nn.sigmoid(inputs @ entry(self, params, "carry_w") + entry(self, params, "carry_b"))
-        transform = 1 - carry
-        if not self.couple_carry_transform_gates:
-            gate = inputs @ entry(self, params, "transform_w") + entry(self, params, "transform_b")
-            transform = jax.nn.sigmoid(gate)
+        carry = self._gate(params, "carry", inputs)
+        transform = 1 - carry if self.couple_carry_transform_gates else self._gate(params, "transform", inputs)
         return inputs * carry + output * transform, state
+
+    def _gate(self, params: Any, name: str, inputs: Any) -> jax.Array:
+        n = jnp.shape(inputs)[-1]
+        return jax.nn.sigmoid(
+            inputs @ entry(self, params, f"{name}_w", (n, n)) + entry(self, params, f"{name}_b", (n,))
+        )
 
 
 def check_alike(wrapper: Any, inputs: Any, output: Any) -> None:
