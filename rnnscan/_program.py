@@ -51,7 +51,8 @@ def run_until(cell_and_until: tuple[Any, Any], options: Options, arrays: Arrays)
     """`((carry, report or None), ys, n_steps, stopped)`: finds the last step of each row, then runs up to there."""
     cell, until = cell_and_until
     ready = _prepare(cell, options, arrays)
-    masked = ready.loop if ready.valid is None else masking(ready.loop, ready.valid, ready.lengths, hold=False)
+    hold = options.masked_output == "hold"
+    masked = ready.loop if ready.valid is None else masking(ready.loop, ready.valid, ready.lengths, hold)
     valid, n_steps, stopped = stop(masked, until, ready.valid, ready.batch, ready.xs, getattr(cell, "x_ndim", None))
     prefix = ready.valid is None or ready.lengths is not None
     ready = replace(ready, valid=valid, lengths=n_steps if prefix and not ready.loop.reverse else None)

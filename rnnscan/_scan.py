@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _inputs, _tree
 from ._cache import run_cached
@@ -227,8 +228,10 @@ def launch(
 
 def _at_most(max_steps: Any, xs: Any, time_axis: Any) -> Any:
     """`max_steps`, or the steps that xs have if these are fewer; what is no int is left for `read_options`."""
+    if not all(isinstance(value, int | np.integer) for value in (max_steps, time_axis)) or max_steps < 0:
+        return max_steps
     sizes = [jnp.shape(leaf)[time_axis] for leaf in jax.tree.leaves(xs) if jnp.ndim(leaf) > time_axis]
-    return min([max_steps, *sizes]) if isinstance(max_steps, int) and max_steps >= 0 else max_steps
+    return min([max_steps, *sizes])
 
 
 def _check_randomness(cell: Any, key: Any) -> None:

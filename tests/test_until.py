@@ -197,6 +197,47 @@ def test_a_second_call_compiles_nothing():
     assert not compiled
 
 
+def test_shapes_follow_what_defines_the_batch_axes():
+    """Resets define them too; and a NumPy integer is a bound like any other."""
+    resets = np.zeros((T, B), bool)
+    for xs in (XS, XS[:0]):
+        result = rs.scan_until(add, None, jnp.zeros(B), xs, until=lambda c, y: (c > 4).any(), resets=resets[: len(xs)])
+        assert (result.n_steps.shape, result.stopped.shape) == ((B,), ())
+    result = rs.scan_until(add, None, jnp.zeros(B), XS, until=lambda c, y: c > 4, max_steps=np.int64(T + 9))
+    assert result.n_steps.tolist() == [2, T, T]
+
+
+def add(params, h, x):
+    return h + x, h + x
+
+
+@pytest.mark.parametrize(("masked_output", "steps"), [("hold", [1, 2, 2]), ("zero", [1, 3, 3])])
+def test_until_sees_the_outputs_that_are_returned(masked_output, steps):
+    """The first row ends after a step: held, its output counts on; zero, the others alone must reach the limit."""
+    options = {"lengths": jnp.array([1, T, T]), "masked_output": masked_output}
+    result = rs.scan_until(add, None, jnp.zeros(B), jnp.ones((T, B)), until=lambda c, y: y.sum() > 4.5, **options)
+    assert result.n_steps.tolist() == steps
+    assert (result.ys.sum(axis=1) > 4.5)[: max(steps)].tolist() == [False] * (max(steps) - 1) + [True]
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["params", "closed over"])
+@pytest.mark.parametrize("until", [lambda c, y: c > 1, lambda c, y: (c > 1).any()], ids=["rows", "all"])
+def test_rows_split_over_devices(until, closed):
+    """A carry of zeros is the same on all devices, and after the first step it is not."""
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    xs = jnp.abs(jnp.concatenate([XS, XS[:, :1]], axis=1))
+
+    def loss(p, xs):
+        cell = (lambda _, h, x: root(p, h, x)) if closed else root
+        return jnp.sum(jnp.cos(rs.scan_until(cell, p, jnp.zeros(2), xs, until=until).ys))
+
+    local = lambda p, xs: jax.lax.psum(loss(p, xs), "rows")
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=(jax.P(), jax.P(None, "rows")), out_specs=jax.P())
+    by_device = lambda p, xs: loss(p, xs[:, :2]) + loss(p, xs[:, 2:])
+    got, want = (jax.jit(jax.value_and_grad(f))(P, xs) for f in (sharded, by_device))
+    assert_close(got, want)
+
+
 BAD = [
     ({"until": lambda c, y: c["next"]}, rs.CellOutputError, r"scalar bool.*got float64\[3\]; compare"),
     ({"until": lambda c, y: (True,)}, rs.CellOutputError, "got a tuple"),

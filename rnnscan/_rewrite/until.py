@@ -38,7 +38,10 @@ def stop(
     before = order < places
     if valid is not None:
         before = valid & before.reshape(before.shape + (1,) * (valid.ndim - before.ndim))
-    return before, before.sum(axis=0, dtype=jnp.int32), stopped
+    n_steps = before.sum(axis=0, dtype=jnp.int32)
+    if batch is not None:  # resets define the batch axes and no step that counts
+        n_steps = jnp.broadcast_to(n_steps, batch[1])
+    return before, n_steps, stopped
 
 
 def _search(loop: Loop, until: Any, valid: Any, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -56,7 +59,9 @@ def _search(loop: Loop, until: Any, valid: Any, shape: tuple[int, ...]) -> tuple
 
     number = jnp.zeros((), jnp.int32)
     start = jax.lax.stop_gradient((loop.params, loop.state, (loop.inputs, counts)))
-    closed, constants = jax.closure_convert(step, *start, number)  # tracers of a derivative may be closed over
+    # what is converted stays with the mesh axes that its arguments vary over, so these are settled beforehand
+    state = match_varying(lambda state, inputs: step(start[0], state, inputs, number)[0], start[1], start[2])
+    closed, constants = jax.closure_convert(step, start[0], state, start[2], number)  # derivatives' tracers closed over
     constants = jax.lax.stop_gradient(constants)
 
     def body(searching: Any) -> Any:
@@ -64,7 +69,7 @@ def _search(loop: Loop, until: Any, valid: Any, shape: tuple[int, ...]) -> tuple
         state, fired = closed(start[0], state, start[2], i, *constants)
         return i + 1, state, jnp.where(fired & ~stopped, i + 1, places), stopped | fired
 
-    searching = (number, start[1], jnp.full(shape, n_steps, jnp.int32), jnp.zeros(shape, bool))
+    searching = (number, state, jnp.full(shape, n_steps, jnp.int32), jnp.zeros(shape, bool))
     searching = match_varying(lambda s, _: body(s), searching, start[2])
     more = lambda searching: (searching[0] < n_steps) & ~searching[3].all()
     _, _, places, stopped = jax.lax.while_loop(more, body, searching)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import _tree
+from .._jaxpr.versions import match_varying
 from .._options import Options
 from .._program import Arrays, run, time_back, time_first
 from .._rewrite import valid_steps
@@ -113,6 +115,7 @@ def _truncated(k1: int, k2: int, cell: Any, options: Options, arrays: Arrays) ->
     (carry, _), nothing = run(cell, replace(inside, n_steps=0), arrays)  # settles the carry's dtypes
     if n_steps == 0:
         return (carry, None), time_back(nothing, options.time_axis)
+    k1, k2 = min(k1, n_steps), min(k2, n_steps)  # a longer window would hold steps that do not exist
     valid = valid_steps(arrays.lengths, arrays.mask, n_steps)
     reset_carry = carry if arrays.reset_carry is None and arrays.resets is not None else arrays.reset_carry
     arrays = arrays._replace(carry=carry, lengths=None, mask=valid, reset_carry=reset_carry)
@@ -145,7 +148,9 @@ def _starting_carries(cell: Any, options: Options, arrays: Arrays, k1: int, star
         return carry, carry
 
     # from one window's start to the next: never more than k1 steps
-    _, after = jax.lax.scan(advance, arrays.carry, _windows(arrays, np.append(0, later[:-1]), later, k1))
+    pieces = _windows(arrays, np.append(0, later[:-1]), later, k1)
+    carry = match_varying(lambda carry, pieces: advance(carry, _tree.at_time(pieces, 0))[0], arrays.carry, pieces)
+    _, after = jax.lax.scan(advance, carry, pieces)
     after = jax.lax.stop_gradient(after)  # what the cell closes over has derivatives too
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, after)
 

@@ -132,6 +132,27 @@ def test_shapes_no_steps_no_input_and_another_time_axis():
     assert_close(got, (carry, jnp.swapaxes(ys, 0, 1)))
 
 
+def test_rows_split_over_devices():
+    """The carry that a window starts from is found by a loop of its own, which differs from device to device."""
+    mesh = jax.make_mesh((ROWS,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def loss(params, xs):
+        ys = rs.train.tbptt(GRU.cell, params, jnp.zeros((xs.shape[1], 4)), xs, k1=1, k2=2)[1]
+        return jnp.sum(jnp.cos(ys))
+
+    local = lambda params, xs: jax.lax.psum(loss(params, xs), "rows")
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=(jax.P(), jax.P(None, "rows")), out_specs=jax.P())
+    got, want = (jax.jit(jax.value_and_grad(f))(PARAMS, XS) for f in (sharded, loss))
+    assert_close(got, want)
+
+
+def test_windows_hold_no_steps_that_do_not_exist():
+    """However far back k2 and k1 would reach."""
+    run = lambda k1, k2: str(jax.make_jaxpr(lambda p: rs.train.tbptt(GRU.cell, p, CARRY, XS, k1=k1, k2=k2))(PARAMS))
+    assert run(2, 10_000) == run(2, T)
+    assert run(10_000, 10_000) == run(T, T)
+
+
 def test_a_second_call_compiles_nothing():
     run = lambda: rs.train.tbptt(GRU.cell, PARAMS, CARRY, XS, k1=2, k2=3)
     run()
