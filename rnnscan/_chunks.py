@@ -92,7 +92,7 @@ def _pieces(
         xs = given.pop("xs")
         try:
             if chunk.resets is not None and number and fresh is None:
-                fresh = _first_carry(cell, params, first, xs, key)
+                fresh = _first_carry(cell, params, first, xs, options)
             given["reset_carry"] = fresh if chunk.resets is not None else None
             start = None if key is None else jnp.asarray(t_0, jnp.int32)
             carry, ys = launch("scan_chunks", run, cell, params, carry, xs, t_0=start, held=held, **given)
@@ -110,11 +110,11 @@ def _pieces(
         yield carry, ys
 
 
-def _first_carry(cell: Any, params: Any, carry: Any, xs: Any, key: Any) -> Any:
+def _first_carry(cell: Any, params: Any, carry: Any, xs: Any, options: dict[str, Any]) -> Any:
     """What the stream began with: the carry given, or the one that the cell makes for rows like those of xs."""
     if carry is not None:
         return carry
-    return launch("scan_chunks", run, cell, params, None, xs, **{**DEFAULTS, "n_steps": 0, "key": key})[0]
+    return launch("scan_chunks", run, cell, params, None, xs, **{**options, "n_steps": 0})[0]
 
 
 def _held(ys: Any, held: Any, options: dict[str, Any], n_steps: int) -> Any:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from . import _inputs, _tree
-from ._errors import CarryError, SequenceError
+from ._errors import CarryError, SequenceError, TapError
 from ._options import Options, read_options
-from ._rewrite.taps import Taps, Windowed, check_output_taps, reach, split_rows, spread, tapped, usable
+from ._rewrite.taps import Taps, Windowed, check_output_taps, each, reach, split_rows, spread, tapped, usable
 from ._scan import DEFAULTS, ScanUntil, check_options, scan, scan_until
 from ._types import check_callable
 
@@ -120,6 +120,8 @@ def _output_taps(y_taps: Any, initial: Any) -> tuple[Taps, ...]:
     """One entry for each leaf of `initial`, None for those that are None."""
     leaves = jax.tree.leaves(initial, is_leaf=_is_none)
     taps = spread("y_taps", y_taps, initial, "initial")
+    if not jax.tree.leaves(initial) and any(each(given) not in ((), (-1,)) for given in taps):
+        raise TapError(f"`y_taps={y_taps!r}` was given without `initial` rows, so that nothing is fed back")
     for given, leaf in zip(taps, leaves, strict=True):
         if given is None and leaf is not None:
             raise ValueError("`y_taps` is None for an output that has `initial` rows; leave out one or the other")
@@ -149,6 +151,8 @@ def _rows(cell: Windowed, carry: Any, axis: int) -> Any:
 def _cut(x_taps: Any, xs: Any, axis: int, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """xs as shifted slices, and the options that speak of its steps cut to match."""
     taps = spread("x_taps", x_taps, xs, "xs")
+    if not jax.tree.leaves(xs) and any(each(tap) not in ((), (0,)) for tap in taps):
+        raise TapError(f"`x_taps={x_taps!r}` was given without `xs`, so that no step has inputs")
     if not jax.tree.leaves(xs) or reach(taps) == (0, 0) and not any(isinstance(tap, tuple) for tap in taps):
         return xs, options
     before, after = reach(taps)

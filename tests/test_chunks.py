@@ -92,6 +92,16 @@ def test_every_method_streams(method, key):
     assert_close(got, rs.scan(noisy, PARAMS, CARRY, XS, key=key))
 
 
+def test_resets_in_a_later_piece_find_the_first_carry_on_any_time_axis():
+    """`carry=None`: what the cell makes for the rows of xs, whichever axis these are."""
+    turned, flags = jnp.swapaxes(XS, 0, 1), RESETS.T & (np.arange(T) >= 4)
+    options = {"time_axis": 1, "debug": True, "carry_dtype": jnp.float64}
+    chunks = [turned[:, :4], rs.Chunk(turned[:, 4:], resets=flags[:, 4:])]
+    want = rs.scan(GRU.cell, PARAMS, None, turned, resets=flags, **options)
+    got = list(rs.scan_chunks(GRU.cell, PARAMS, None, chunks, **options))
+    assert_close((got[-1][0], jnp.concatenate([ys for _, ys in got], axis=1)), want)
+
+
 def test_lengths_are_those_of_the_piece():
     chunks = [rs.Chunk(XS[:2], lengths=np.array([2, 1, 0])), XS[2:4], rs.Chunk(XS[4:], lengths=np.array([0, 2, 1]))]
     mask = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1], [0, 1, 1], [0, 1, 0]], bool)
