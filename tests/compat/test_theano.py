@@ -193,7 +193,9 @@ def test_an_empty_fold_is_its_initial_value():
 def test_numbers_take_the_dtype_of_the_step_and_arrays_must_have_it():
     assert theano.scan(decay, X, 0)[0].dtype == np.float64
     assert theano.scan(decay, X.astype(np.float32), 0)[0].dtype == np.float32
-    with pytest.raises(rs.CarryError, match="int64 but the cell returns float64"):
+    both, _ = theano.scan(lambda x, a, b: [b * 2, a + x], X[:3], [0, 1])  # a's dtype follows b's, which follows x's
+    assert [y.tolist() for y in both] == [[2.0, 2.0, 8.0], [1.0, 4.0, 5.0]] and both[0].dtype == np.float64
+    with pytest.raises(rs.CarryError, match="is int64.., but output 0 of `<lambda>` is float64"):
         theano.scan(lambda x, h: x, X, np.array(0))
     assert theano.scan(lambda x, h: h + x, np.arange(3), np.array(0))[0].tolist() == [0, 1, 3]
 
@@ -243,6 +245,19 @@ def test_a_scan_in_a_scan():
         total += a * total + b
         wanted.append(total)
     assert outputs.tolist() == wanted
+
+
+def test_updates_of_a_scan_inside_are_handed_on_as_in_theano():
+    """Theano's idiom of a sampler in a recurrence; what `until` puts into them is no update."""
+
+    def chain(x, total, *, pack):
+        halves, updates = theano.scan(lambda m: (m / 2, theano.until(m < 1)), outputs_info=x, n_steps=9, trim=False)
+        return [total + halves.sum()], pack(updates)
+
+    for pack in (lambda u: u, dict, lambda u: list(u.items())):
+        outputs, updates = theano.scan(lambda x, total, pack=pack: chain(x, total, pack=pack), X[:2], [0.0])
+        # 1 -> 0.5, 0.25, the step that sees 0.5 being the last; 2 -> 1, 0.5, 0.25
+        assert outputs.tolist() == [0.75, 2.5] and updates == {}
 
 
 def test_a_second_call_compiles_nothing():

@@ -122,7 +122,26 @@ FAULTS = [
     fails("T7 outputs", TypeError, tapped(initial=1.0, inplace=None),
           "`outputs_info[0]` has unknown keys ['inplace']; write `dict(initial=..., taps=[...])`"),
     fails("T8", rs.CarryError, scan(lambda x, h: x, X, np.array(1)),
-          "is int64 but the cell returns float64 ...those that outputs_info[i] gives...raised by `theano.scan`"),
+          "`outputs_info[0]` is int64[], but output 0 of `<lambda>` is float64[]. Start from "
+          "`value.astype(jnp.float64)`, or return `y.astype(jnp.int64)`; a Python number ...raised by `theano.scan`"),
+    fails("T8 float stays", rs.CarryError, scan(lambda x, h: jnp.int64(3), X, 0.5),
+          "`outputs_info[0]` is float64[], but output 0 of `<lambda>` is int64[]. Start from `value.astype(jnp.int"),
+    fails("T8 key", rs.CarryError, scan(lambda x, h: x, X, jax.random.key(0)), "is what its initial value is: a key"),
+    fails("T9 outputs in another order", rs.CarryError,
+          scan(lambda x, h: [jnp.stack([x, h[0], x]), h + x], X, [np.ones(2), None]),
+          "`outputs_info[0]` is float64[2], but output 0 of `<lambda>` is float64[3]. Output 1 has that shape: are the "
+          "outputs in the order of outputs_info?"),
+    fails("T9 dtypes in another order", rs.CarryError,
+          scan(lambda x, n, h: [h + x, n + 1], X, [np.array(1), np.array(0.5)]),
+          "`outputs_info[0]` is int64[], but output 0 of `<lambda>` is float64[]. Output 1 has that dtype"),
+    fails("T9 no batch", rs.CarryError, scan(lambda x, h: h + x, np.ones((5, 4, 2)), np.ones(2)),
+          "`outputs_info[0]` is float64[2], but output 0 of `<lambda>` is float64[4,2]. Start from "
+          "`jnp.broadcast_to(value, (4, 2))`: nothing is broadcast"),
+    fails("T9 scalar", rs.CarryError, scan(lambda x, h: h + x, np.ones((5, 2)), 0.0), "from `jnp.full((2,), value)`"),
+    fails("T9 grows", rs.CarryError, scan(lambda x, h: jnp.append(h, x), X, np.ones(2)),
+          "is float64[3]. An output that is fed back keeps the shape of its initial value"),
+    fails("T9 rows", rs.CarryError, scan(lambda x, h: h[:2], X, dict(initial=np.ones((2, 3)), taps=[-2])),
+          "each row of `outputs_info[0]` is float64[3], but output 0 of `<lambda>` is float64[2]"),
     fails("taps without initial", rs.TapError, tapped(taps=[-1]), "has taps [-1] without an initial value"),
     fails("initial with taps=None", rs.TapError, tapped(initial=1.0, taps=None),
           "Write None for the first, `dict(initial=..., taps=[-1])` for the second"),
@@ -146,9 +165,26 @@ FAULTS = [
     fails("profile", ValueError, scan(profile=True), "leave it at False: profile with `jax.profiler.trace`"),
     fails("allow_gc", ValueError, scan(allow_gc=False), "leave it at None: XLA plans the memory"),
     fails("name", TypeError, scan(name=3), "`name` must be a str, got 3"),
-    fails("fn", TypeError, scan(3.0), "`theano.scan` needs"),
+    fails("fn", TypeError, scan(3.0), "`theano.scan`: fn must be a function of (sequences..., past outputs..., "
+          "non_sequences...); got a float: the order is theano.scan(fn, sequences, ...)"),
+    fails("fn second", TypeError, lambda: theano.reduce(X, decay, 0.3), "`theano.reduce`: fn must be ...got an array: "
+          "the order is theano.reduce(fn, sequences, ...)"),
+    fails("no fn", TypeError, scan(None), "fn must be ...got None"),
+    fails("fn as a class", TypeError, scan(dict), "got the class `dict`. Write `dict(...)`"),
+    fails("if", jax.errors.TracerBoolConversionError, returns(lambda x: x if x > 2 else -x),
+          "Values inside `<lambda>` are traced, not known: use `jnp.where` ...called with 1 argument: sequences[0][t]"),
+    fails("and in until", jax.errors.TracerBoolConversionError, returns(lambda x: (x, theano.until(x > 1 and x < 4))),
+          "`a & b` for `a and b`"),
+    fails("NumPy rows", jax.errors.TracerIntegerConversionError, scan(lambda i: [1.0, 2.0][i], np.arange(2), None),
+          "`jnp.asarray(a_list)[i]` for `a_list[i]`"),
+    fails("no arguments", TypeError, scan(square, None, None, n_steps=2), "called without arguments (there are no seq"),
+    fails("near miss", TypeError, scan(output_info=0.3), "argument `output_info`. Did you mean `outputs_info`?"),
+    fails("ours", TypeError, scan(reverse=True), "`theano.scan` has no option `reverse`, which is `rs.scan`'s; write "
+          "`go_backwards=True`"),
+    fails("scan's", TypeError, lambda: theano.map(square, X, n_steps=3), "`theano.map` has no option `n_steps`"),
     fails("too few outputs", ValueError, scan(outputs_info=[0.3, None]),
           "`decay` returns 1 output, but outputs_info has 2 entries. Give None for each output that is not fed back"),
+    fails("too many outputs", ValueError, scan(lambda x, h: [x, h]), "returns 2 outputs...has 1 entry. Give"),
     fails("arguments in another order", TypeError, scan(lambda h: h), "`theano.scan` called with 2 arguments: "
           "sequences[0][t]: float64[], outputs_info[0][t-1]: float64[]"),
     fails("tap names", TypeError, scan(lambda: 0, {"input": X, "taps": [-1, 2]}, {"initial": X, "taps": [-2]}, 3.0),
@@ -157,6 +193,10 @@ FAULTS = [
     fails("updates", TypeError, returns(lambda x: (x, {"shared": x})), "returned updates for 1 shared variable; arrays "
           "do not change in JAX. Make each a state"),
     fails("updates as pairs", TypeError, returns(lambda x: (x, [(1, x), (2, x)])), "updates for 2 shared variables"),
+    fails("updates of arrays", TypeError, returns(lambda x: (x, [(x, x)])), "updates for 1 shared variable; arrays"),
+    fails("updates beside those of until", TypeError, returns(lambda x: (x, {"n_steps": 1, "stopped": x > 1, "w": x})),
+          "updates for 1 shared variable"),
+    fails("a dict of outputs", TypeError, returns(lambda x: {"n_steps": x}), "a dict is taken for updates"),
     fails("updates alone", TypeError, returns(lambda x: {"shared": x}), "returned updates for 1 shared variable"),
     fails("until before outputs", rs.CellOutputError, returns(lambda x: (theano.until(x > 2), x)),
           "then until(cond) if any, each at most once and in this order; got (until, float64[])"),
@@ -173,6 +213,24 @@ FAULTS = [
 @pytest.mark.parametrize(("error", "pattern", "call"), FAULTS)
 def test_bad_input(error, pattern, call):
     refused(error, pattern, call)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("shared", "pass it as an argument"), ("function", "`jax.jit(function)`"), ("tensor", "`import jax.numpy as T`"),
+     ("config", "jax.config.update"), ("grad", "`jax.grad(cost)(params)`"), ("printing", "jax.debug.print")],
+)  # fmt: skip
+def test_names_that_have_no_place_here_are_answered(name, words):
+    with pytest.raises(AttributeError, match=f"`theano.{name}` is not in .*{re.escape(words)}"):
+        getattr(theano, name)
+
+
+def test_other_names_are_as_in_any_module():
+    with pytest.raises(AttributeError, match="'rnnscan.compat.theano' has no attribute 'no_such_name'"):
+        _ = theano.no_such_name
+    from rnnscan.compat.theano.scan_module import until
+
+    assert until is theano.until is theano.scan_module.until and theano.scan_module.scan is theano.scan
 
 
 def test_strict_takes_what_is_passed():

@@ -1,5 +1,6 @@
 """What `theano.scan` is called with, brought to one form: sequences as tap slices, outputs as initial rows."""
 
+import functools
 import operator
 from typing import Any, NamedTuple
 
@@ -7,8 +8,30 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import SequenceError, TapError
+from ..._foreign import refusing
 from ..._inputs import check_arrays
 from ..._rewrite.taps import Taps, check_output_taps, each, reach, read_taps, tapped, usable
+
+
+_OURS = "`rs.scan`'s"
+_FOREIGN = {
+    "return_updates": ("PyTensor's", "nothing: `(outputs, updates)` comes back always"),
+    "options": ("PyTensor's", "nothing: XLA chooses"),
+    "until": ("`rs.scan_until`'s", "`return outputs, theano.until(condition)` at the end of `fn`"),
+    "max_steps": ("`rs.scan_until`'s", "`n_steps=`, which with `until` is the bound"),
+    "reverse": (_OURS, "`go_backwards=True`; outputs then come in order of iteration"),
+    "xs": (_OURS, "`sequences=`, the second argument"),
+    "carry": (_OURS, "`outputs_info=`, the third argument"),
+    "params": (_OURS, "`non_sequences=`"),
+    "lengths": (_OURS, "`rs.scan(..., lengths=)`, or `jnp.where` in `fn` with the mask among the sequences"),
+    "mask": (_OURS, "`rs.scan(..., mask=)`, or `jnp.where` in `fn` with the mask among the sequences"),
+    "outputs_info": ("`scan`'s", "`theano.scan`: nothing is fed back in `theano.map`"),
+    "n_steps": ("`scan`'s", "`theano.scan`, or cut the sequences"),
+    "go_backwards": ("`scan`'s", "`theano.reduce`; `foldl` goes forward and `foldr` backward"),
+}
+
+theanos = functools.partial(refusing, prefix="theano.", foreign=_FOREIGN)
+"""A decorator: a keyword that the function does not take is answered with the one that it does."""
 
 
 class Sequences(NamedTuple):

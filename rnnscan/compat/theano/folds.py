@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import refuse
+from .arguments import refuse, theanos
 from .loop import check_flags, make_plan, newest, scan, scope, unused, unwrap
 from .step import fired
 
 
+@theanos
 def map(
     fn: Callable[..., Any],
     sequences: Any,
@@ -27,6 +28,7 @@ def map(
     )  # fmt: skip
 
 
+@theanos
 def reduce(
     fn: Callable[..., Any],
     sequences: Any,
@@ -45,6 +47,7 @@ def reduce(
     return _fold("theano.reduce", fn, sequences, outputs_info, non_sequences, go_backwards, mode, name)
 
 
+@theanos
 def foldl(
     fn: Callable[..., Any],
     sequences: Any,
@@ -57,6 +60,7 @@ def foldl(
     return _fold("theano.foldl", fn, sequences, outputs_info, non_sequences, False, mode, name)
 
 
+@theanos
 def foldr(
     fn: Callable[..., Any],
     sequences: Any,
@@ -82,7 +86,7 @@ def _fold(
     refuse(caller, unused(mode))
     with scope(caller, name):
         check_flags(go_backwards=go_backwards)
-        plan = make_plan(fn, sequences, outputs_info, non_sequences, None, go_backwards, strict=False)
+        plan = make_plan(caller, fn, sequences, outputs_info, non_sequences, None, go_backwards, strict=False)
         if plan.stops:
             result = plan.run(until=fired, outputs="last")
             updates = {"n_steps": result.n_steps, "stopped": result.stopped}

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from ... import _tree
-from ..._errors import CarryError, SequenceError
+from ..._errors import SequenceError
 from ..._taps import scan_taps
-from ..._types import check_callable, name_of
-from .arguments import Outputs, Sequences, read_non_sequences, read_outputs, read_sequences, refuse
-from .step import Step, fired, look
+from .arguments import Outputs, Sequences, read_non_sequences, read_outputs, read_sequences, refuse, theanos
+from .look import Call, check_function, look
+from .step import Step, fired
 
 
+@theanos
 def scan(
     fn: Callable[..., Any],
     sequences: Any = None,
@@ -51,7 +52,8 @@ def scan(
 
     **Other arguments**
 
-    - `n_steps`: the number of steps; None: what the shortest sequence gives.
+    - `n_steps`: the number of steps, an int or an array of one that is not traced; None: what the shortest sequence
+      gives.
     - `truncate_gradient`: k > 0: derivatives reach the last k steps of the whole sequence and are exactly 0 for every
       earlier step, its sequence elements, its part in the non_sequences and the initial value; -1: all steps. This is
       *not* truncated backpropagation through time, which cuts what each loss term sees: `rs.train.tbptt` does that.
@@ -61,7 +63,8 @@ def scan(
     - `strict`: raises if `fn` reads arrays that are not among its arguments.
     - `return_list`: a list of outputs, even of one.
     - `trim`: with `until`, whether the outputs end at the stop, which needs its number of steps as a value and
-      therefore fails inside `jit`; False: they have the length of the bound and zeros after the stop.
+      therefore fails inside `jit`; the slices compile once for each length that occurs. False: the outputs have the
+      length of the bound and zeros after the stop.
     - `mode`, `profile`, `allow_gc`: mean nothing in JAX and raise unless they are at their defaults.
 
     **Returns** `(outputs, updates)`: one array, a list, or None for none; the initial values are not in it. `updates`
@@ -81,7 +84,7 @@ def scan(
     refuse("theano.scan", unused(mode, profile=profile, allow_gc=allow_gc))
     with scope("theano.scan", name):
         check_flags(go_backwards=go_backwards, strict=strict, return_list=return_list, trim=trim)
-        plan = make_plan(fn, sequences, outputs_info, non_sequences, n_steps, go_backwards, strict)
+        plan = make_plan("theano.scan", fn, sequences, outputs_info, non_sequences, n_steps, go_backwards, strict)
         last = _check_truncation(truncate_gradient)
         outputs, updates = _run_until(plan, last, trim) if plan.stops else (_run(plan, last), {})
     return unwrap(outputs, return_list), updates
@@ -124,22 +127,23 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    fn: Any, sequences: Any, outputs_info: Any, non_sequences: Any, n_steps: Any, go_backwards: bool, strict: bool
+    caller: str,
+    fn: Any,
+    sequences: Any,
+    outputs_info: Any,
+    non_sequences: Any,
+    n_steps: Any,
+    go_backwards: bool,
+    strict: bool,
 ) -> Plan:
     """Reads the arguments, and looks at what `fn` returns."""
-    check_callable("theano.scan", fn)
+    check_function(caller, fn)
     outputs = read_outputs(outputs_info)
     xs = read_sequences(sequences, n_steps, go_backwards)
     constants = read_non_sequences(non_sequences)
-    past = [row[tap] for row, taps in zip(outputs.initial or (), outputs.taps or (), strict=True) for tap in taps or ()]
-    element = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs.slices]
+    elements = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs.slices]
     names = [*xs.names, *outputs.names, *(f"non_sequences[{i}]" for i in range(len(constants)))]
-    n_outputs, stops = look(fn, [*element, *past, *constants], names, strict)
-    if outputs.taps is not None and n_outputs != len(outputs.taps):
-        raise ValueError(
-            f"`{name_of(fn)}` returns {n_outputs} output{'s' * (n_outputs != 1)}, but outputs_info has "
-            f"{len(outputs.taps)} entries. Give None for each output that is not fed back."
-        )
+    stops = look(Call(caller, fn, elements, outputs, constants, names), strict)
     return Plan(Step(fn), xs, outputs, constants, stops)
 
 
@@ -216,10 +220,6 @@ def scope(caller: str, name: Any) -> Iterator[None]:
         with jax.named_scope(name) if name else contextlib.nullcontext():
             yield
     except Exception as error:
-        if isinstance(error, CarryError):
-            error.add_note(
-                "`carry[0][i]` holds the latest values of output i, at first those that outputs_info[i] gives"
-            )
         called = f" named {name!r}" if name else ""
         error.add_note(f"raised by `{caller}`{called}")
         raise

@@ -20,6 +20,10 @@ class until:
         self.condition = condition
 
 
+OF_UNTIL = {"n_steps", "stopped"}
+"""The keys of `updates` after `until`."""
+
+
 class Returned(NamedTuple):
     """What a step returned, taken apart."""
 
@@ -61,12 +65,21 @@ def _is_updates(parts: list[Any]) -> bool:
 
 
 def _refuse_updates(fn: Any, updates: Any) -> None:
-    if updates:
-        raise TypeError(
-            f"`{name_of(fn)}` returned updates for {len(updates)} shared variable{'s' * (len(updates) > 1)}; arrays "
-            "do not change in JAX. Make each a state: its value goes into outputs_info, its new value is returned "
-            "among the outputs, and the last row of that output is what Theano would have stored."
-        )
+    """Raises for updates that update something; what `until` left in those of a scan inside `fn` is dropped."""
+    updated = [key for key, _ in (updates.items() if isinstance(updates, dict) else updates)]
+    names = {key for key in updated if isinstance(key, str)}
+    if names >= OF_UNTIL:
+        updated = [key for key in updated if not isinstance(key, str) or key not in OF_UNTIL]
+    if not updated:
+        return
+    hint = ""
+    if all(isinstance(key, str) for key in updated):
+        hint = " If these were meant as outputs: return a list, a dict is taken for updates."
+    raise TypeError(
+        f"`{name_of(fn)}` returned updates for {len(updated)} shared variable{'s' * (len(updated) > 1)}; arrays "
+        "do not change in JAX. Make each a state: its value goes into outputs_info, its new value is returned "
+        f"among the outputs, and the last row of that output is what Theano would have stored.{hint}"
+    )
 
 
 def _shown(returned: Any) -> str:
@@ -97,34 +110,3 @@ def fired(past: Any, y: Any) -> Any:
     """The `until` of `scan_until`: what the step itself said."""
     del past
     return y[1]
-
-
-def look(fn: Any, arguments: list[Any], names: list[str], strict: bool) -> tuple[int, bool]:
-    """`(how many outputs, whether it ends with until)`, from one call with shapes.
-
-    An error in it says what each argument was, since their order is what goes wrong most. With `strict` it raises if
-    `fn` reads arrays that are not among its arguments.
-    """
-    seen = []
-
-    def record(*arguments: Any) -> Any:
-        returned = read_returned(fn, fn(*arguments))
-        seen.append((len(returned.outputs), returned.condition is not None))
-        return tuple(returned)
-
-    try:
-        closed = jax.make_jaxpr(record)(*arguments)
-    except Exception as error:
-        given = ", ".join(
-            f"{n}: {describe(a if hasattr(a, 'shape') else jnp.asarray(a))}"
-            for n, a in zip(names, arguments, strict=True)
-        )
-        error.add_note(f"raised by `{name_of(fn)}`, which `theano.scan` called with {len(names)} arguments: {given}")
-        raise
-    hidden = [leaf for leaf in closed.consts if isinstance(leaf, jax.Array)]
-    if strict and hidden:
-        raise ValueError(
-            f"strict=True, but `{name_of(fn)}` reads {', '.join(map(describe, hidden))} that is not among its "
-            "arguments. Pass every array in non_sequences, or leave strict=False."
-        )
-    return seen[-1]
