@@ -126,23 +126,23 @@ def _different_sizes(sizes: dict[str, int], name: str) -> str:
 
 
 def check_lengths(
-    lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: int = 0, root: str = "xs"
+    lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: int = 0, root: str = "xs", name: str = "lengths"
 ) -> jax.Array:  # fmt: skip
     """`lengths` as an int32 array; integers, of the batch shape, and within [0, longest] where they can be seen."""
-    lengths = _as_array("lengths", lengths, "integers, one for each row")
+    lengths = _as_array(name, lengths, "integers, one for each row")
     if lengths.dtype == jnp.bool_:
         raise TypeError(
-            f"`lengths` must be integers, got {_tree.describe(lengths)}; an array of bools is a mask: `mask=`"
+            f"`{name}` must be integers, got {_tree.describe(lengths)}; an array of bools is a mask: `mask=`"
         )
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"`lengths` must be integers, got {lengths.dtype}; write `jnp.asarray(lengths, jnp.int32)`")
-    check_batch("lengths", lengths.shape, xs, time_axis, x_ndim, root)
+        raise TypeError(f"`{name}` must be integers, got {lengths.dtype}; write `jnp.asarray({name}, jnp.int32)`")
+    check_batch(name, lengths.shape, xs, time_axis, x_ndim, root)
     if _tree.is_concrete(lengths):
         values = np.asarray(lengths)
         wrong = np.argwhere((values < 0) | (values > longest))
         if len(wrong):
             at = tuple(int(i) for i in wrong[0])
-            where = f"lengths[{', '.join(map(str, at))}]" if at else "lengths"
+            where = f"{name}[{', '.join(map(str, at))}]" if at else name
             problem = f"exceeds T = {longest}" if values[at] > longest else "is negative"
             raise LengthError(f"`{where}` = {values[at]} {problem}; a row has between 0 and T valid steps.")
     longest = min(longest, int(jnp.iinfo(lengths.dtype).max))  # T = 300 is no uint8
@@ -220,9 +220,9 @@ def check_batch(
         hint = ""
         if batch == (*expected, 1):
             hint = f" Drop its last axis: `{name}[..., 0]`."
-        elif time_axis == 0 and len(batch) == 1 and len(shape) >= 2 + x_ndim and batch == shape[:1]:
+        elif name != "until" and time_axis == 0 and len(batch) == 1 and len(shape) >= 2 + x_ndim and batch == shape[:1]:
             hint = f" If `{leaf_name}` is (B, T, ...), write `time_axis=1`."
-        raise (LengthError if name == "lengths" else SequenceError)(
+        raise (LengthError if name in ("lengths", "input_length") else SequenceError)(
             f"`{name}` has shape {batch}, expected {axes}{expected}: it defines the batch axes, and "
             f"`{leaf_name}` has shape {shape} with time on axis {time_axis}.{hint}"
         )

@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import _inputs, _tree
 from .._errors import LengthError, SequenceError
+from .._tree import kind
 
 
 def check_step_and_flags(step_function: Any, flags: dict[str, Any]) -> None:
@@ -36,7 +37,7 @@ def rows_and_steps(inputs: Any, axis: int) -> tuple[int, int]:
                 "`jnp.asarray(inputs)`?"
             )
         if len(shape) < 3:
-            hint = " Write `inputs[..., None]` for one number a step." if len(shape) == 2 else ""
+            hint = _third_axis(name, shape, inputs, axis)
             raise SequenceError(f"`{name}` has shape {shape}, expected {axes} with at least three axes.{hint}")
         for i, what in ((axis, "T"), (1 - axis, "B")):
             if shape[i] != sizes[i]:
@@ -47,7 +48,15 @@ def rows_and_steps(inputs: Any, axis: int) -> tuple[int, int]:
     return sizes[1 - axis], sizes[axis]
 
 
-def read_states(initial_states: Any, n_rows: int) -> tuple[Any, ...]:
+def _third_axis(name: str, shape: tuple[int, ...], inputs: Any, axis: int) -> str:
+    """What to write where inputs lack an axis: a list of steps is stacked, one number a step gets a feature axis."""
+    if isinstance(inputs, tuple | list) and shape and all(jnp.shape(leaf) == shape for leaf in inputs):
+        stacked = f"jnp.stack(inputs, {axis}){'[..., None]' if len(shape) == 1 else ''}"
+        return f" If `inputs` is a {type(inputs).__name__} of time steps, write `{stacked}`."
+    return f" Write `{name}[..., None]` for one number a step." if len(shape) == 2 else ""
+
+
+def read_states(initial_states: Any, n_rows: int, n_steps: int, axis: int) -> tuple[Any, ...]:
     """The states as a tuple; each array in them has B rows."""
     if not isinstance(initial_states, tuple | list):
         raise TypeError(
@@ -58,12 +67,19 @@ def read_states(initial_states: Any, n_rows: int) -> tuple[Any, ...]:
     for name, leaf in _tree.named_leaves("initial_states", initial_states):
         shape = jnp.shape(leaf)
         if shape and shape[0] != n_rows:
-            one = f"; `jnp.broadcast_to({name}, {(n_rows, *shape[1:])})`" if shape[0] == 1 else ""
-            raise SequenceError(f"batch size: `{name}` has {shape[0]} rows, inputs have {n_rows}{one}.")
+            hint = ""
+            if shape[0] == n_steps:
+                order, write = ("(T, B, ...)", "write") if axis else ("(B, T, ...)", "leave out")
+                hint = f", and {count(n_steps, 'step')}. If inputs are {order}, {write} `time_major=True`"
+            elif shape[0] == 1:
+                hint = f"; `jnp.broadcast_to({name}, {(n_rows, *shape[1:])})`"
+            raise SequenceError(f"batch size: `{name}` has {count(shape[0], 'row')}, inputs have {n_rows}{hint}.")
     return tuple(initial_states)
 
 
-def read_selection(mask: Any, input_length: Any, n_rows: int, n_steps: int, axis: int) -> dict[str, Any]:
+def read_selection(
+    mask: Any, input_length: Any, inputs: Any, n_rows: int, n_steps: int, axis: int
+) -> dict[str, Any]:  # fmt: skip
     """`mask` or `input_length` as an option of `scan`: `{"mask": (time on axis)}`, `{"lengths": ...}` or nothing."""
     whole = isinstance(input_length, int | np.integer) and not isinstance(input_length, bool)
     if whole and input_length == n_steps:
@@ -71,10 +87,7 @@ def read_selection(mask: Any, input_length: Any, n_rows: int, n_steps: int, axis
     if mask is None and input_length is None:
         return {}
     if mask is None:
-        shape = getattr(input_length, "shape", ())
-        if shape not in ((), (n_rows,)) and input_length.dtype != jnp.bool_:  # that is a mask: `scan` says so
-            raise LengthError(f"`input_length` has shape {shape}, expected () or (B,) = {(n_rows,)}.")
-        return {"lengths": input_length}
+        return {"lengths": _read_lengths(input_length, inputs, n_rows, n_steps, axis)}
     if input_length is not None:
         raise ValueError(
             "give `mask` or `input_length`, not both: input_length = n is the mask that is True for the first n steps"
@@ -99,10 +112,27 @@ def read_selection(mask: Any, input_length: Any, n_rows: int, n_steps: int, axis
     return {"mask": mask}
 
 
-def kind(value: Any) -> str:
-    """How messages call a value: a number, None or text as it is, anything else by its size or type."""
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, type):
-        return f"the class `{value.__name__}`"
-    return f"{value!r}" if isinstance(value, int | float | str | None) else _tree.describe(value)
+def _read_lengths(input_length: Any, inputs: Any, n_rows: int, n_steps: int, axis: int) -> Any:
+    """One int or B of them, within [0, T] where they can be seen; the errors call them `input_length`."""
+    try:
+        array = input_length if hasattr(input_length, "shape") else np.asarray(input_length)
+    except ValueError:  # a ragged list, as is said below
+        array = np.asarray(0)
+    if array.shape not in ((), (n_rows,)) and array.dtype != jnp.bool_:  # bools are a mask, as is said below
+        raise LengthError(f"`input_length` has shape {array.shape}, expected () or (B,) = {(n_rows,)}.")
+    return _inputs.check_lengths(input_length, inputs, n_steps, axis, root="inputs", name="input_length")
+
+
+def translation(with_constants: bool, with_lengths: bool) -> str:
+    """The note on an error of `scan`, which speaks of its own arguments."""
+    constants = ", `params` the arrays among its `constants`" * with_constants
+    lengths = ", `lengths` its `input_length`" * with_lengths
+    return (
+        "raised by `scan` for `rs.compat.keras.rnn`: `xs` are its `inputs`, `carry` its `initial_states`"
+        f"{constants}{lengths}, and the cell is its `step_function`"
+    )
+
+
+def count(n: int, noun: str) -> str:
+    """`1 state`, `2 states`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -15,10 +15,23 @@ import jax.numpy as jnp
 
 from .. import _tree
 from .._errors import CarryError, CellOutputError
+from .._foreign import refusing
 from .._scan import scan
-from ._keras_input import check_step_and_flags, kind, read_selection, read_states, rows_and_steps
+from .._tree import kind
+from ._keras_input import check_step_and_flags, count, read_selection, read_states, rows_and_steps, translation
+from ._keras_names import FOREIGN, instead_of
 
 
+def __getattr__(name: str) -> Any:
+    """`K.dot` and its like: AttributeError that says what to write."""
+    raise AttributeError(instead_of(name), name=name)
+
+
+def _refusing(function: Any) -> Any:
+    return refusing(function, "rs.compat.keras.", FOREIGN)
+
+
+@_refusing
 def rnn(
     step_function: Callable[..., tuple[Any, Any]],
     inputs: Any,
@@ -78,9 +91,9 @@ def rnn(
     check_step_and_flags(step_function, flags)
     axis = 0 if time_major else 1
     n_rows, n_steps = rows_and_steps(inputs, axis)
-    states = read_states(initial_states, n_rows)
+    states = read_states(initial_states, n_rows, n_steps, axis)
     cell, arrays = _as_cell(step_function, constants)
-    chosen = read_selection(mask, input_length, n_rows, n_steps, axis)
+    chosen = read_selection(mask, input_length, inputs, n_rows, n_steps, axis)
     try:
         new_states, ys = scan(
             cell, arrays, states, inputs, **chosen, reverse=go_backwards, time_axis=axis,
@@ -88,10 +101,7 @@ def rnn(
             method="unrolled" if unroll else "sequential",
         )  # fmt: skip
     except Exception as error:
-        error.add_note(
-            "raised by `scan` for `rs.compat.keras.rnn`: `xs` are its `inputs`, `carry` its `initial_states`, `params` "
-            "its `constants`, `lengths` its `input_length`, and the cell is its `step_function`"
-        )
+        error.add_note(translation(bool(constants), input_length is not None))
         raise
     final = 0 if go_backwards else n_steps - 1  # the step that is run last
     if return_all_outputs:
@@ -118,7 +128,16 @@ class _StepCell:
     def __call__(self, arrays: list[Any], states: tuple[Any, ...], x: Any) -> tuple[Any, Any]:
         left = iter(arrays)
         leaves = [next(left) if other is ... else other for other in self.others]
-        result = self.step_function(x, states + jax.tree.unflatten(self.structure, leaves))
+        constants = jax.tree.unflatten(self.structure, leaves)
+        try:
+            result = self.step_function(x, states + constants)
+        except Exception as error:
+            followed = f" followed by {count(len(constants), 'constant')}" if constants else ""
+            error.add_note(
+                f"`step_function` is called as `step_function(x, states)` with `states` = a tuple of "
+                f"{count(len(states), 'state')}{followed}"
+            )
+            raise
         if not (isinstance(result, tuple | list) and len(result) == 2):
             raise CellOutputError(f"`step_function` must return (output, new_states), got {kind(result)}")
         y, new_states = result
@@ -131,8 +150,8 @@ class _StepCell:
             )
         if len(new_states) != len(states):
             raise CarryError(
-                f"`step_function` returned {len(new_states)} new states, but `initial_states` has {len(states)}; "
-                "constants are passed to each step and not returned"
+                f"`step_function` returned {count(len(new_states), 'new state')}, but `initial_states` has "
+                f"{len(states)}; constants are passed to each step and not returned"
             )
         return _like(states, new_states), y
 
