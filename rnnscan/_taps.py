@@ -9,10 +9,17 @@ import jax.numpy as jnp
 
 from . import _inputs, _tree
 from ._errors import CarryError, SequenceError, TapError
+from ._foreign import FOREIGN, refuse
 from ._options import Options, read_options
 from ._rewrite.taps import Taps, Windowed, check_output_taps, each, reach, split_rows, spread, tapped, usable
-from ._scan import DEFAULTS, ScanUntil, check_options, scan, scan_until
+from ._scan import DEFAULTS, ScanUntil, scan, scan_until
 from ._types import check_callable
+
+
+_ARGUMENTS = ("initial", "xs", "x_taps", "y_taps", "until", "max_steps")
+_FOREIGN = {name: (whose, instead.replace("`carry=`", "`initial=`")) for name, (whose, instead) in FOREIGN.items()}
+_FOREIGN["carry"] = ("`scan`'s", "`initial=`, the third argument: rows of outputs, oldest first")
+_FOREIGN["taps"] = ("Theano's", "`x_taps=` for inputs, `y_taps=` for outputs")
 
 
 def scan_taps(
@@ -73,8 +80,7 @@ def scan_taps(
     >>> print(change)
     [1 1 2 3 5]
     """
-    check_callable("scan_taps", step)
-    check_options("scan_taps", options)
+    _check_call(step, options)
     if until is None and max_steps is not None:
         raise ValueError("`max_steps` goes with `until`; write `n_steps` for a fixed number of steps")
     axis = _time_axis(options)
@@ -92,8 +98,20 @@ def scan_taps(
         carry, ys, n_steps, stopped = scan_until(cell, params, carry, xs, until=asked, max_steps=max_steps, **options)
         return ScanUntil(_rows(cell, carry, axis), ys, n_steps, stopped)
     except CarryError as error:
-        error.add_note("raised by `scan_taps`, whose carry holds the latest outputs, oldest first, `initial` at first")
+        error.add_note(
+            "raised by `scan_taps`, where `carry` is the latest outputs, oldest first; it starts as `initial`"
+        )
         raise
+
+
+def _check_call(step: Any, options: dict[str, Any]) -> None:
+    if not callable(step):
+        form = "a step, a function `(params, past, x) -> y`, as its first argument"
+        raise TypeError(f"`scan_taps` needs {form}; got {_tree.kind(step)}.")
+    check_callable("scan_taps", step)
+    for name in options:
+        if name not in DEFAULTS:
+            refuse("scan_taps", name, [*_ARGUMENTS, *DEFAULTS], _FOREIGN)
 
 
 @dataclass(frozen=True)

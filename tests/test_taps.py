@@ -216,7 +216,7 @@ FAULTS = [
           "`x_taps` must be taps ...or a tree of its structure ...got {'w': 1} for {'u': 'float64[3]'}"),
     fails("taps that are no ints", rs.TapError, tap(x_taps=1.5), "`x_taps` must be an int or a list of ints, got 1.5"),
     fails("T8", CARRY, tap(np.array([1]), fn=lambda p, past, x: x * 0.5),
-          "`carry[0]` is int64 but the cell returns float64 ...whose carry holds the latest outputs"),
+          "`carry[0]` is int64 but the cell returns float64 ...where `carry` is the latest"),
     fails("y without the part that is fed back", CARRY, tap({"h": np.ones(1)}, fn=lambda p, past, x: x),
           "must return outputs of the structure of `initial`...{'h': 'taps -1'}; got float64[]"),
     fails("taps without rows", ValueError, tap(np.ones(1), y_taps=None), "`y_taps` is None for an output that has"),
@@ -230,7 +230,15 @@ FAULTS = [
     fails("mask cut by hand", SEQUENCE, tap(x_taps=1, mask=np.ones(2, bool)), "`mask` has shape (2,)"),
     fails("reset_carry of another form", ValueError, tap(np.ones(1), resets=np.ones(3, bool), reset_carry=(1.0,)),
           "`reset_carry` must have the structure of `initial`"),
-    fails("an unknown option", TypeError, tap(taps=[1]), "`scan_taps` got an unexpected keyword argument `taps`"),
+    fails("an unknown option", TypeError, tap(what=1), "got an unexpected keyword argument `what`. It takes `initial`, "
+          "`xs`, `x_taps`, `y_taps`, `until`, `max_steps`, `n_steps`"),
+    fails("a slip of the pen", TypeError, tap(y_tap=-1), "keyword argument `y_tap`. Did you mean `y_taps`?"),
+    fails("Theano's taps", TypeError, tap(taps=[1]), "no option `taps`, which is Theano's; write `x_taps=` for inputs"),
+    fails("scan's carry", TypeError, tap(carry=1.0), "no option `carry`, which is `scan`'s; write `initial=`"),
+    fails("lax.scan's init", TypeError, tap(init=1.0), "no option `init`, which is `lax.scan`'s; write `initial=`"),
+    fails("no step", TypeError, lambda: rs.scan_taps(U, None), "needs a step, a function `(params, past, x) -> y`"),
+    fails("past is None", TypeError, tap(fn=lambda p, past, x: past + x), "`past` is None. ...give rows, `initial="),
+    fails("x is None", TypeError, tap(np.ones(1), None, lambda p, past, x: past + x, n_steps=2), "`x` is None. With"),
     fails("time_axis", SEQUENCE, tap(time_axis=-1), "`time_axis` must be >= 0, got -1"),
 ]  # fmt: skip
 

@@ -130,6 +130,11 @@ class Windowed:
     structure: Any
     taps: tuple[Taps, ...]
 
+    why_none = {  # what the step is given and its user called otherwise, for an error inside it
+        "carry": "`past` is None. Without `initial` nothing is fed back; give rows, `initial=jnp.zeros(...)`.",
+        "x": "`x` is None. With `xs=None` every step gets None; let the step ignore x, or give `scan_taps` sequences.",
+    }
+
     @property
     def __name__(self) -> str:
         return name_of(self.step)
