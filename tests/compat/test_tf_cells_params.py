@@ -84,3 +84,35 @@ def test_params_of_other_settings_are_refused_by_the_loop():
 def test_a_seed_is_no_key(cell):
     with pytest.raises(ValueError, match=r"`key` must be jax.random.key\(seed\), got int 0"):
         cell.init(0, IN)
+
+
+def test_a_checkpoint_is_read_as_a_whole():
+    """All that stands in the cell's scope is read or refused, but for what an optimiser keeps below a variable."""
+    cell = tf.LSTMCell(N)
+    params = cell.init(KEY, IN)
+    saved = tf.to_variables(cell, params)
+    slots = {f"{name}/{slot}": X for name in saved for slot in ("Adam", "Adam_1", "RMSProp", "Momentum")}
+    others = {"dense/kernel": X, "beta1_power": X, "rnn/lstm_cell_1/kernel": X}
+    read = tf.from_variables(cell, saved | slots | others, IN)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), read, params))
+    peeping = tf.to_variables(tf.LSTMCell(N, use_peepholes=True), tf.LSTMCell(N, use_peepholes=True).init(KEY, IN))
+    with pytest.raises(rs.ParamsError, match="no use for rnn/lstm_cell/w_f_diag, rnn/lstm_cell/w_i_diag"):
+        tf.from_variables(cell, peeping, IN)
+    uncoupled = tf.HighwayWrapper(GRU, False)
+    variables = tf.to_variables(uncoupled, uncoupled.init(KEY, IN)) | {"rnn/softmax_w": X}  # its scope is not its own
+    with pytest.raises(rs.ParamsError, match=r"no use for rnn/transform_b, rnn/transform_w, which stand"):
+        tf.from_variables(tf.HighwayWrapper(GRU), variables, IN)
+    with pytest.raises(rs.ParamsError, match="kernel` is int64, expected floats"):
+        tf.from_variables(cell, saved | {"rnn/lstm_cell/kernel": jnp.ones((IN + N, 4 * N), int)}, IN)
+
+
+def test_a_checkpoint_of_another_scope_or_cell_is_told_apart():
+    saved = tf.to_variables(GRU, GRU.init(KEY, IN), scope="bidirectional_rnn/fw")
+    with pytest.raises(
+        rs.ParamsError, match=r"Is it `scope='bidirectional_rnn/fw'`\? That has `gru_cell/candidate/bias`"
+    ):
+        tf.from_variables(GRU, saved, IN)
+    with pytest.raises(rs.ParamsError, match="Scope 'bidirectional_rnn/fw' has 'gru_cell': is the cell of another cl"):
+        tf.from_variables(tf.BasicRNNCell(N), saved, IN, scope="bidirectional_rnn/fw")
+    with pytest.raises(rs.ParamsError, match="Is `scope='rnn'` the one around the cell"):
+        tf.from_variables(tf.BasicRNNCell(N), {"w": X}, IN)

@@ -245,7 +245,7 @@ def test_params_go_to_tensorflows_names_and_back():
     ]
     of_a_checkpoint = {f"{name}:0": np.asarray(value) for name, value in variables.items()} | {"global_step": 3}
     assert_close(tf.from_variables(cell, of_a_checkpoint, IN, scope="decoder/rnn"), params, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"not given: rnn/multi_rnn_cell/cell_0.* Is `scope='rnn'`"):
+    with pytest.raises(ValueError, match=r"not given: rnn/multi_rnn_cell/cell_0.* Is it `scope='decoder/rnn'`"):
         tf.from_variables(cell, of_a_checkpoint, IN)
     with pytest.raises(ValueError, match=r"cell_0/basic_lstm_cell/kernel` has shape \(7, 16\), expected \(9, 16\)"):
         tf.from_variables(cell, of_a_checkpoint, 5, scope="decoder/rnn")

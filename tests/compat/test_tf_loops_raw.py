@@ -98,8 +98,10 @@ def test_all_rows_finished_at_the_start_takes_no_step(max_steps):
 def test_bound_that_comes_first_is_told():
     emitted, state, _ = raw_rnn(CELL, PARAMS, reader(), max_steps=3)
     outputs, _ = dynamic_rnn(CELL, PARAMS, INPUTS[:3], jnp.array([2, 3, 0]), dtype=jnp.float64, time_major=True)
-    assert_close(emitted.stack(), outputs)
+    assert_close(emitted.padded, outputs)
     assert int(emitted.size()) == 3 and not bool(emitted.finished)
+    with pytest.raises(rs.SequenceError, match=r"reached `max_steps` = 3 before .* `.padded` has the steps taken"):
+        emitted.stack()
     assert_close(state[1], outputs[2, 1])
 
 
@@ -152,6 +154,9 @@ def raw(loop_fn, cell=CELL, max_steps=T, **options):
 always, at_first = (lambda later: True), (lambda later: not later)
 FAULTS = [
     fails("no bound", rs.SequenceError, raw(reader(), max_steps=None), "`raw_rnn` needs `max_steps`, a bound"),
+    fails("no bound and no params", TypeError, lambda: raw_rnn(CELL, reader()), "Params come after the cell, "
+          "`raw_rnn(cell, params, ...)`"),
+    fails("params missing", TypeError, lambda: raw_rnn(CELL, loop_fn=reader(), max_steps=2), "without `params`"),
     fails("float bound", TypeError, raw(reader(), max_steps=3.5), "max_steps as an int, got 3.5"),
     fails("negative bound", rs.SequenceError, raw(reader(), max_steps=-1), "max_steps >= 0, got -1"),
     fails("no function", TypeError, raw(INPUTS), "takes a function `loop_fn`, got a"),

@@ -17,7 +17,7 @@ from .loops import Call, run
 def bidirectional_dynamic_rnn(
     cell_fw: Any,
     cell_bw: Any,
-    params: Any,
+    params: Any = checks.MISSING,
     inputs: Any = None,
     sequence_length: Any = None,
     initial_state_fw: Any = None,
@@ -44,6 +44,7 @@ def bidirectional_dynamic_rnn(
     """
     name = "bidirectional_dynamic_rnn"
     checks.check_settings(name, parallel_iterations, swap_memory, scope)
+    checks.check_params(name, None, params)
     time_axis = 0 if checks.check_flag(name, "time_major", time_major) else 1
     checks.check_inputs(name, inputs, time_axis)
     call = Call(name, scope or "bidirectional_rnn", time_axis, state="initial_state_fw")
@@ -55,7 +56,7 @@ def bidirectional_dynamic_rnn(
 def static_bidirectional_rnn(
     cell_fw: Any,
     cell_bw: Any,
-    params: Any,
+    params: Any = checks.MISSING,
     inputs: Any = None,
     initial_state_fw: Any = None,
     initial_state_bw: Any = None,
@@ -74,6 +75,7 @@ def static_bidirectional_rnn(
     """
     name = "static_bidirectional_rnn"
     checks.check_settings(name, None, False, scope)
+    checks.check_params(name, None, params)
     steps = checks.stack_inputs(name, inputs)
     call = Call(name, scope or "bidirectional_rnn", method="unrolled", state="initial_state_fw")
     (fw, bw), states = _both(
@@ -86,7 +88,7 @@ def static_bidirectional_rnn(
 def stack_bidirectional_dynamic_rnn(
     cells_fw: Any,
     cells_bw: Any,
-    params: Any,
+    params: Any = checks.MISSING,
     inputs: Any = None,
     initial_states_fw: Any = None,
     initial_states_bw: Any = None,
@@ -111,6 +113,7 @@ def stack_bidirectional_dynamic_rnn(
     """
     name = "stack_bidirectional_dynamic_rnn"
     checks.check_settings(name, parallel_iterations, swap_memory, scope)
+    checks.check_params(name, None, params)
     time_axis = 0 if checks.check_flag(name, "time_major", time_major) else 1
     checks.check_inputs(name, inputs, time_axis)
     n_layers = _layers(name, "cells_fw", cells_fw, None)

@@ -10,10 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import _inputs, _tree
-from ..._errors import CarryError, CellOutputError, LengthError, SequenceError
+from ..._errors import CarryError, CellOutputError, LengthError, ParamsError, SequenceError
 from ..._types import name_of, rng_use
-from .rnn_cell import check_cell, zero_state
+from .rnn_cell import RNNCell, check_cell, zero_state
 
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING: Any = _Missing()  # None is what a cell without params takes
 
 _SWAPPED = "Did you return (y, carry)? rnnscan cells return (carry, y)."
 
@@ -57,9 +64,37 @@ def check_noise(caller: str, cell: Any, key: Any) -> None:
 
 def order(caller: str) -> str:
     """What to say to code of TensorFlow's, which has no params."""
-    cells = {"bidir": "cell_fw, cell_bw", "stack": "cells_fw, cells_bw"}
+    cells = {"stack": "cells_fw, cells_bw", "bidir": "cell_fw, cell_bw"}
     first = next((names for word, names in cells.items() if word in caller), "cell")
     return f" Params come after the cell, `{caller}({first}, params, ...)`; `cell.init(key, input_size)` makes them."
+
+
+def check_params(caller: str, cell: Any, params: Any) -> None:
+    """`params` was given, and is not None for a cell that makes some; its own variables the cell checks."""
+    if params is MISSING:
+        raise TypeError(f"`{caller}` was called without `params`.{order(caller)}")
+    while getattr(cell, "transparent", False):
+        cell = cell.cell
+    ours = type(cell).__module__.startswith(RNNCell.__module__.removesuffix("base"))
+    if params is None and ours:  # a cell of the user's may have none
+        raise ParamsError(f"`{caller}` got params=None for cell `{name_of(cell)}`, which has some.{order(caller)}")
+
+
+def check_values(caller: str, cell: Any, inputs: Any, lengths: Any, time_axis: int) -> None:
+    """Inputs are floating where the cell multiplies them, and ids of a table in it where their values are known."""
+    for name, leaf in _tree.named_leaves("inputs", inputs) if getattr(cell, "float_input", False) else []:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise SequenceError(
+                f"`{caller}`: `{name}` is {jnp.result_type(leaf)}, but cell `{name_of(cell)}` works on floats. Convert "
+                f"it, `{name}.astype(jnp.float32)`, or look integers up with `EmbeddingWrapper`."
+            )
+    table = getattr(cell, "table", None)
+    if table is None or not jax.tree_util.all_leaves([inputs]) or not _tree.is_concrete(inputs):
+        return
+    ids = np.moveaxis(np.asarray(inputs), time_axis, 0)
+    if np.issubdtype(ids.dtype, np.integer) and (lengths is None or _tree.is_concrete(lengths)):
+        rows = np.full(ids.shape[1], len(ids)) if lengths is None else np.asarray(lengths)
+        table.check_ids(ids[np.arange(len(ids))[:, None] < rows])
 
 
 def check_inputs(caller: str, inputs: Any, time_axis: int) -> tuple[int, int]:
@@ -160,7 +195,7 @@ def check_lengths(caller: str, sequence_length: Any, n_steps: int, batch_size: i
 def first_state(
     caller: str, cell: Any, initial_state: Any, dtype: Any, batch_size: int, name: str = "initial_state"
 ) -> Any:  # fmt: skip
-    """`initial_state` if given and of the cell's form, else `cell.zero_state(batch_size, dtype)`."""
+    """`initial_state` if given and, plain tuples and lists aside, of the cell's form; else `cell.zero_state`."""
     if initial_state is None:
         if dtype is None:
             raise ValueError(
@@ -173,6 +208,7 @@ def first_state(
         expected = jax.eval_shape(lambda: zero_state(cell, batch_size, jnp.float32))
     except (TypeError, ValueError, NotImplementedError):
         return initial_state  # a cell that makes no zero state cannot be asked what its state looks like
+    initial_state = _nested_as(expected, initial_state)
     if jax.tree.structure(initial_state) != jax.tree.structure(expected):
         raise CarryError(
             f"`{caller}`: `{name}` must be like `cell.zero_state({batch_size}, dtype)` of cell `{name_of(cell)}`, that "
@@ -194,6 +230,14 @@ def first_state(
             f"{batch_size} rows."
         )
     return initial_state
+
+
+def _nested_as(expected: Any, state: Any) -> Any:
+    """`state` with plain tuples and lists in the place of tuples, named ones too, made these; TensorFlow takes them."""
+    if isinstance(expected, tuple) and type(state) in (tuple, list) and len(state) == len(expected):
+        parts = [_nested_as(want, part) for want, part in zip(expected, state, strict=True)]
+        return type(expected)(*parts) if hasattr(expected, "_fields") else tuple(parts)
+    return state
 
 
 def _shapes(tree: Any) -> Any:

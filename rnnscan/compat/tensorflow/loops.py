@@ -17,7 +17,7 @@ from .rnn_cell import as_cell
 
 def dynamic_rnn(
     cell: Any,
-    params: Any,
+    params: Any = checks.MISSING,
     inputs: Any = None,
     sequence_length: Any = None,
     initial_state: Any = None,
@@ -43,7 +43,8 @@ def dynamic_rnn(
       default only to tell code without `params` where these go.)
     - `sequence_length`: integers `(batch,)`, each in [0, T]. Outside of it raises where the values are known (in
       TensorFlow more than T counts as T), and is clipped where they are traced.
-    - `initial_state`: like `cell.zero_state(batch, dtype)`, which is what None means.
+    - `initial_state`: like `cell.zero_state(batch, dtype)`, which is what None means; a plain tuple or list will do
+      where that has an `LSTMStateTuple` or a tuple.
     - `dtype`: of the zero state; must be given without `initial_state`. If given, the outputs must have it.
     - `time_major`: inputs and outputs are `(T, batch, ...)`.
 
@@ -71,6 +72,7 @@ def dynamic_rnn(
     """
     checks.check_settings("dynamic_rnn", parallel_iterations, swap_memory, scope)
     time_axis = 0 if checks.check_flag("dynamic_rnn", "time_major", time_major) else 1
+    checks.check_params("dynamic_rnn", None, params)
     checks.check_inputs("dynamic_rnn", inputs, time_axis)
     call = Call("dynamic_rnn", scope or "rnn", time_axis)
     return run(call, cell, params, inputs, sequence_length, initial_state, dtype, key)
@@ -78,7 +80,7 @@ def dynamic_rnn(
 
 def static_rnn(
     cell: Any,
-    params: Any,
+    params: Any = checks.MISSING,
     inputs: Any = None,
     initial_state: Any = None,
     dtype: Any = None,
@@ -96,6 +98,7 @@ def static_rnn(
     Source: `tf.compat.v1.nn.static_rnn`.
     """
     checks.check_settings("static_rnn", None, False, scope)
+    checks.check_params("static_rnn", None, params)
     steps = checks.stack_inputs("static_rnn", inputs)
     call = Call("static_rnn", scope or "rnn", method="unrolled")
     outputs, state = run(call, cell, params, steps, sequence_length, initial_state, dtype, key)
@@ -118,9 +121,11 @@ def run(
 ) -> tuple[Any, Any]:
     """`(outputs, state)` of one scan over inputs that are checked already."""
     checks.check_noise(call.name, cell, key)
+    checks.check_params(call.name, cell, params)
     shape = jnp.shape(jax.tree.leaves(inputs)[0])
     n_steps, batch_size = shape[call.time_axis], shape[1 - call.time_axis]
     lengths = checks.check_lengths(call.name, sequence_length, n_steps, batch_size)
+    checks.check_values(call.name, cell, inputs, lengths, call.time_axis)
     state = checks.first_state(call.name, cell, initial_state, dtype, batch_size, call.state)
     with checks.in_words_of(call.name), jax.named_scope(call.scope):
         scan_ = _scan_sharing_scalars if lengths is not None else scan

@@ -29,11 +29,20 @@ class TensorArray:
     finished: jax.Array
 
     def stack(self) -> jax.Array:
-        """The steps taken, `(n_steps, batch, ...)`, as TensorFlow's `stack`. Under `jit` their number is not known."""
+        """The steps taken, `(n_steps, batch, ...)`, as TensorFlow's `stack`. Under `jit` their number is not known.
+
+        Raises SequenceError where `max_steps` came before the end that `loop_fn` sets, TypeError under `jit`.
+        """
         if not _tree.is_concrete(self.n_steps):
             raise TypeError(
                 "`stack()` has as many steps as `raw_rnn` took, which is not known while the program is traced. Use "
                 "`.padded`, zeros past `.size()`."
+            )
+        if _tree.is_concrete(self.finished) and not bool(self.finished):
+            raise SequenceError(
+                f"`raw_rnn` reached `max_steps` = {self.padded.shape[0]} before `loop_fn` had finished every row, so "
+                "that these are not all the steps. Give a larger `max_steps`; `.padded` has the steps taken, and "
+                "`.finished` tells whether they are all."
             )
         return self.padded[: int(self.n_steps)]
 
@@ -44,7 +53,7 @@ class TensorArray:
 
 def raw_rnn(
     cell: Any,
-    params: Any,
+    params: Any = checks.MISSING,
     loop_fn: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, Any]] | None = None,
     parallel_iterations: int | None = None,
     swap_memory: bool = False,
@@ -68,7 +77,8 @@ def raw_rnn(
       next_loop_state)`. Its first call, at time 0 with None for the rest, fixes the structures: the first input, the
       first state, an `emit_output` without batch axis (None: that of the cell's output) and the loop state. `finished`
       is bool, `(batch,)` or one for all. A `next_loop_state` of None keeps the one before.
-    - `max_steps`: not TensorFlow's: int >= 0, at most so many steps, which reverse-mode derivatives need.
+    - `max_steps`: not TensorFlow's: int >= 0, at most so many steps, which reverse-mode derivatives need. If it comes
+      first, `emit_ta.finished` is False and `emit_ta.stack()` raises.
     - `cell`, `params`, `parallel_iterations`, `swap_memory`, `scope`, `key`: as in `dynamic_rnn`.
 
     A finished row goes on being computed, as in TensorFlow, and what it gives is dropped: feed it finite numbers.
@@ -81,10 +91,11 @@ def raw_rnn(
     """
     checks.check_settings("raw_rnn", parallel_iterations, swap_memory, scope)
     checks.check_noise("raw_rnn", cell, key)
-    limit = _limit(max_steps)
     if not callable(loop_fn):
         hint = checks.order("raw_rnn") if loop_fn is None else ""
         raise TypeError(f"`raw_rnn` takes a function `loop_fn`, got a {type(loop_fn).__name__}.{hint}")
+    checks.check_params("raw_rnn", cell, params)
+    limit = _limit(max_steps)
     finished, x, state, emit, loop_state = _five(loop_fn, loop_fn(jnp.zeros((), jnp.int32), None, None, None))
     n_rows = _rows(x)
     _inputs.check_arrays(next_cell_state=state, emit_output=emit, next_loop_state=loop_state)

@@ -51,6 +51,7 @@ class AttentionCellWrapper(Wrapper):
     variables = ("kernel", "bias", "attention", "attn_output_projection")
     x_ndim = 1
     float_input = True
+    table = None
 
     def __post_init__(self) -> None:
         self.settle(
@@ -98,8 +99,8 @@ class AttentionCellWrapper(Wrapper):
             "attn_output_projection": dense(keys[4], self.cell.output_size + size, size),
         }
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
-        self.check_params(params, self.variables)
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_call(params, state, self.variables)
         inner, attended, window = self._split(state)
         window = window.reshape(*window.shape[:-1], self.attn_length, self.output_size)
         read = self.input_size or jnp.shape(inputs)[-1]

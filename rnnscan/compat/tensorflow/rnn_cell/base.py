@@ -5,12 +5,13 @@ import dataclasses
 import inspect
 import operator
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ...._types import name_of
+from ...._types import name_of, rng_use
 from ....cells import initial
 
 
@@ -19,6 +20,9 @@ class LSTMStateTuple(NamedTuple):
 
     c: Any
     h: Any
+
+
+_OLD_NAMES = ("inputs", "input", "input_", "x")  # what TensorFlow's cells call their first argument
 
 
 class RNNCell:
@@ -39,6 +43,23 @@ class RNNCell:
     state_size: Any
     output_size: Any
     other_order = "takes `(params, inputs, state)`, as in TensorFlow. Write `rnn_cell.as_cell(cell)`."
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes nothing. Raises TypeError for TensorFlow's `_reuse`, `trainable`, `name` and `dtype`."""
+        if args or kwargs:
+            given = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+            raise TypeError(
+                f"`RNNCell.__init__` of `{type(self).__name__}` takes nothing; got {given}. Write "
+                "`super().__init__()` or nothing: there are no variables to reuse or to name, params are an argument."
+            )
+        super().__init__()
+
+    def init(self, key: jax.Array, input_size: Any, dtype: Any = None) -> Any:
+        """Params for inputs of `input_size` features; TypeError from a cell of your own that does not say how."""
+        raise TypeError(
+            f"`{name_of(self)}` has no `init`, so nothing knows its params. Give it a method `init(key, input_size, "
+            "dtype=None) -> params`, in place of TensorFlow's `build`, or pass params of your own."
+        )
 
     def zero_state(self, batch_size: Any, dtype: Any = None) -> Any:
         """Zeros for `batch_size` rows, an int or a tuple of batch axes; `dtype` None is the cell's, or JAX's float."""
@@ -70,12 +91,8 @@ def zero_state(cell: Any, batch_size: Any, dtype: Any = None) -> Any:
 
 def init(cell: Any, key: jax.Array, input_size: Any, dtype: Any = None) -> Any:
     """`cell.init(key, input_size, dtype)`; TypeError for a cell without."""
-    if not hasattr(cell, "init"):
-        raise TypeError(
-            f"`{name_of(cell)}` has no `init`, so nothing knows its params. Give it a method `init(key, input_size, "
-            "dtype=None) -> params`, or pass params of your own."
-        )
-    return cell.init(key, input_size, dtype)
+    make = cell.init if hasattr(cell, "init") else partial(RNNCell.init, cell)
+    return make(key, input_size, dtype)
 
 
 def check_cell(caller: str, cell: Any) -> Any:
@@ -87,18 +104,48 @@ def check_cell(caller: str, cell: Any) -> Any:
         missing.insert(0, "__call__(params, inputs, state)")
     if missing:
         hint = ""
+        if not callable(cell) and hasattr(cell, "call"):
+            hint = " TensorFlow's `call(inputs, state)` is `__call__(params, inputs, state)` here."
         if hasattr(cell, "initial_carry"):
             hint = " It looks like a cell of `rs.cells`: run it with `rs.scan`, or take the one in `rnn_cell`."
         raise TypeError(
             f"`{caller}` takes a cell with `__call__(params, inputs, state)`, `state_size` and `output_size`; "
             f"`{name_of(cell)}`, a {type(cell).__name__}, lacks {', '.join(f'`{m}`' for m in missing)}.{hint}"
         )
-    if not _takes(cell, 3) and not _takes(cell, 4):
+    if _in_old_order(cell) or (not _takes(cell, 3) and not _takes(cell, 4)):
         raise TypeError(
             f"`{caller}` calls its cell as `cell(params, inputs, state)`, and with `rng` if it draws random numbers; "
             f"`{name_of(cell)}` takes {inspect.signature(cell)}. Params are an argument here: put them first."
         )
     return cell
+
+
+def check_state(cell: Any, state: Any) -> None:
+    """TypeError where a cell that has a state is called without one, as TensorFlow's `cell(inputs, state)` is."""
+    if state is None and jax.tree.leaves(cell.state_size):
+        raise TypeError(
+            f"`{cell}` is called `cell(params, inputs, state)`, params first, and got no state (or None). "
+            "`cell.init(key, input_size)` makes params, `cell.zero_state(batch_size)` a first state."
+        )
+
+
+def no_rng_needed(cell: Any) -> None:
+    """TypeError if a cell that draws random numbers was called without `rng`."""
+    if rng_use(cell) == "required":
+        raise TypeError(
+            f"`{cell}` draws random numbers and was called without `rng`. Called by hand it takes "
+            "`rng=rs.Rng(jax.random.key(seed), t)`, with t the number of the step; a loop takes `key=`. "
+            "`rs.wrap.deterministic(cell)` is the same cell without noise."
+        )
+
+
+def _in_old_order(cell: Any) -> bool:
+    """Whether a cell calls its first two arguments as TensorFlow's cells do, `(inputs, state)`."""
+    try:
+        names = list(inspect.signature(cell).parameters)
+    except (TypeError, ValueError):
+        return False
+    return len(names) > 1 and names[0] in _OLD_NAMES and names[1] == "state"
 
 
 def _takes(cell: Any, n: int) -> bool:

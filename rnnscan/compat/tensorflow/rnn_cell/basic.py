@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ....cells import initial
-from .base import RNNCell
+from .base import RNNCell, check_state
 from .fields import activate, settle_cell
 from .variables import dtype_of, features, linear, only, variable
 
@@ -49,7 +49,8 @@ class BasicRNNCell(RNNCell):
         dtype, shape = dtype_of(self, dtype), (features(input_size) + self.num_units, self.num_units)
         return {"kernel": variable(None, key, shape, dtype), "bias": jnp.zeros(self.num_units, dtype)}
 
-    def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None) -> tuple[jax.Array, jax.Array]:
+        check_state(self, state)
         only(self, params, ("kernel", "bias"))
         h_t = activate(self.activation, linear(self, params, inputs, state, units=self.num_units))
         return h_t, h_t

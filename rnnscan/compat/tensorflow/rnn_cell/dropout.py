@@ -11,8 +11,8 @@ from ...._tree import named_leaves
 from ...._types import Rng
 from ....cells import initial
 from ....wrap import _parts
-from .base import LSTMStateTuple
-from .fields import keep_probability, keep_some, seed_number, seeded
+from .base import LSTMStateTuple, check_state, no_rng_needed
+from .fields import keep_probability, keep_some, refuse_arrays, seed_number, seeded
 from .wrappers import Wrapper
 
 
@@ -23,7 +23,7 @@ def never_memory(state: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class DropoutWrapper(Wrapper):
-    """Dropout around a cell: on its input, on its output and on the state it hands on; called with `rng`.
+    """Dropout around a cell: on its input, on its output and on the state it hands on; called with `rng`, an `rs.Rng`.
 
     A number is zeroed with probability `1 - keep_prob`, the others are divided by `keep_prob`. With all probabilities
     1 nothing is drawn and no `rng` is needed; `rs.wrap.deterministic` makes that cell for evaluation.
@@ -59,6 +59,7 @@ class DropoutWrapper(Wrapper):
     noise_off: ClassVar[dict[str, Any]] = {"input_keep_prob": 1.0, "output_keep_prob": 1.0, "state_keep_prob": 1.0}
 
     def __post_init__(self) -> None:
+        refuse_arrays(self, *self.noise_off)
         self.settle(
             variational_recurrent=bool,
             seed=seed_number,
@@ -84,7 +85,10 @@ class DropoutWrapper(Wrapper):
     def float_input(self) -> bool:  # type: ignore[override]
         return self.input_keep_prob < 1 or getattr(self.cell, "float_input", False)
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
+        if rng is None:
+            no_rng_needed(self)
+        check_state(self, state)
         self._check_input(inputs)
         own = rng and seeded(rng, self.seed)
         if own and self.input_keep_prob < 1:

@@ -81,6 +81,18 @@ def activate(activation: Any, value: Any, default: Callable[[Any], Any] = jnp.ta
     return ACTIVATIONS[activation](value) if isinstance(activation, str) else activation(value)
 
 
+def refuse_arrays(cell: Any, *names: str) -> None:
+    """TypeError for a probability that is an array or a tracer, as TensorFlow's placeholder was."""
+    for name in names:
+        value = getattr(cell, name)
+        if hasattr(value, "shape") and not isinstance(value, numbers.Real):
+            raise TypeError(
+                f"`{type(cell).__name__}` takes `{name}` as a Python number, fixed when the cell is made; got an array "
+                f"of shape {value.shape} ({type(value).__name__}). Write the number used in training, and for testing "
+                "run `rs.wrap.deterministic(cell)`, which takes the same params."
+            )
+
+
 def keep_probability(cell: Any, name: str) -> Callable[[Any], float]:
     """A check that brings the field `name`, a probability of keeping a number, to a float in [0, 1]."""
 

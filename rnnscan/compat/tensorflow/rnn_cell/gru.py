@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ....cells import initial
-from .base import RNNCell
+from .base import RNNCell, check_state
 from .fields import activate, settle_cell
 from .variables import dtype_of, features, linear, only, split, variable
 
@@ -68,7 +68,8 @@ class GRUCell(RNNCell):
             for part, k in zip(("gates", "candidate"), keys, strict=False)
         }  # fmt: skip
 
-    def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None) -> tuple[jax.Array, jax.Array]:
+        check_state(self, state)
         only(self, params, ("gates", "candidate"))
         r, u = jnp.split(jax.nn.sigmoid(self._linear(params, "gates", 2 * self.num_units, inputs, state)), 2, axis=-1)
         c = activate(self.activation, self._linear(params, "candidate", self.num_units, inputs, r * state))

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from ...._types import Rng
 from ....cells import initial
-from ....wrap import _parts
-from .base import LSTMStateTuple, RNNCell
-from .fields import activate, keep_probability, keep_some, seed_number, seeded, settle_cell, unused
+from .base import LSTMStateTuple, RNNCell, check_state, no_rng_needed
+from .fields import activate, keep_probability, keep_some, refuse_arrays, seed_number, seeded, settle_cell, unused
 from .lstm import split_state
 from .variables import dtype_of, entry, features, linear, only, split, variable
 
@@ -58,6 +57,7 @@ class LayerNormBasicLSTMCell(RNNCell):
     noise_off: ClassVar[dict[str, Any]] = {"dropout_keep_prob": 1.0}
 
     def __post_init__(self) -> None:
+        refuse_arrays(self, *self.noise_off)
         settle_cell(
             self,
             num_units=initial.size,
@@ -97,9 +97,10 @@ class LayerNormBasicLSTMCell(RNNCell):
             params[name] = {"gamma": jnp.full(n, self.norm_gain, dtype), "beta": jnp.full(n, self.norm_shift, dtype)}
         return params
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[jax.Array, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[jax.Array, Any]:
         if rng is None:
-            _parts.no_rng_needed(self)
+            no_rng_needed(self)
+        check_state(self, state)
         only(self, params, ("kernel", *_NORMED) if self.layer_norm else ("kernel", "bias"))
         c_tm1, h_tm1 = split_state(self, state, (self.num_units, self.num_units))
         gates = linear(self, params, inputs, h_tm1, units=4 * self.num_units, bias=not self.layer_norm)

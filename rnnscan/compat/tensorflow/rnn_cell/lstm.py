@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ....cells import initial
-from .base import LSTMStateTuple, RNNCell
+from .base import LSTMStateTuple, RNNCell, check_state
 from .fields import activate, settle_cell
 from .variables import dtype_of, features, linear, only, variable
 
@@ -77,7 +77,8 @@ class BasicLSTMCell(RNNCell):
         kernel = variable(None, key, (features(input_size) + n, 4 * n), dtype)
         return {"kernel": kernel, "bias": jnp.zeros(4 * n, dtype)}
 
-    def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None) -> tuple[jax.Array, Any]:
+        check_state(self, state)
         only(self, params, ("kernel", "bias"))
         c_tm1, h_tm1 = split_state(self, state, (self.num_units, self.num_units))
         i, j, f, o = jnp.split(linear(self, params, inputs, h_tm1, units=4 * self.num_units), 4, axis=-1)

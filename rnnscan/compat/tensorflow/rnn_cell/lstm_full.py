@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ....cells import initial
-from .base import LSTMStateTuple, RNNCell
+from .base import LSTMStateTuple, RNNCell, check_state
 from .fields import activate, settle_cell
 from .lstm import join_state, split_state
 from .variables import dtype_of, entry, features, linear, only, split, variable
@@ -93,7 +93,8 @@ class LSTMCell(RNNCell):
             params["projection"] = {"kernel": make(n, self.num_proj)}
         return params
 
-    def __call__(self, params: Any, inputs: Any, state: Any) -> tuple[jax.Array, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None) -> tuple[jax.Array, Any]:
+        check_state(self, state)
         peepholes, projected = _PEEPHOLES if self.use_peepholes else (), self.num_proj is not None
         only(self, params, ("kernel", "bias", *peepholes, *["projection"] * projected))
         w_f, w_i, w_o = (entry(self, params, name, (self.num_units,)) for name in peepholes) if peepholes else [0.0] * 3

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ...._types import Rng, call, name_of
 from ....wrap import _parts
 from . import base
-from .base import RNNCell, check_cell
+from .base import RNNCell, check_cell, check_state, no_rng_needed
 from .fields import settle_cell
 from .variables import only, split
 
@@ -66,6 +66,10 @@ class MultiRNNCell(RNNCell):
         return getattr(self.cells[0], "float_input", False)
 
     @property
+    def table(self) -> Any:
+        return getattr(self.cells[0], "table", None)
+
+    @property
     def stochastic(self) -> bool | None:
         return _parts.stochastic(*self.cells)
 
@@ -85,9 +89,10 @@ class MultiRNNCell(RNNCell):
             size = cell.output_size
         return params
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
         if rng is None:
-            _parts.no_rng_needed(self)
+            no_rng_needed(self)
+        check_state(self, state)
         only(self, params, self.inner)
         states, output, new_states = self._states(state), inputs, []
         for i, (name, cell) in enumerate(self.inner.items()):

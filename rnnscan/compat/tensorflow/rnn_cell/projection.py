@@ -14,7 +14,7 @@ from ...._types import Rng
 from ....cells import initial
 from ....wrap import _parts
 from . import base
-from .base import scope_name
+from .base import check_state, scope_name
 from .fields import activate, unused
 from .variables import dtype_of, entry, features, linear, split, variable
 from .wrappers import Wrapper
@@ -43,6 +43,7 @@ class InputProjectionWrapper(Wrapper):
     variables = ("kernel", "bias")
     x_ndim = 1
     float_input = True
+    table = None
 
     def __post_init__(self) -> None:
         instead = "the input's size comes with `init(key, input_size)`"
@@ -56,8 +57,8 @@ class InputProjectionWrapper(Wrapper):
             scope_name(self.cell): base.init(self.cell, key_cell, self.num_proj, dtype),
         }
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
-        self.check_params(params, self.variables)
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_call(params, state, self.variables)
         projected = activate(self.activation, linear(self, params, inputs, units=self.num_proj), _identity)
         return self.run_inner(params, projected, state, rng)
 
@@ -89,8 +90,8 @@ class OutputProjectionWrapper(Wrapper):
             scope_name(self.cell): base.init(self.cell, key_cell, input_size, dtype),
         }
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
-        self.check_params(params, self.variables)
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_call(params, state, self.variables)
         output, state = self.run_inner(params, inputs, state, rng)
         return activate(self.activation, linear(self, params, output, units=self.output_size), _identity), state
 
@@ -119,6 +120,10 @@ class EmbeddingWrapper(Wrapper):
     x_ndim = 0
     float_input = False
 
+    @property
+    def table(self) -> Any:  # type: ignore[override]
+        return self
+
     def __post_init__(self) -> None:
         self.settle(embedding_classes=initial.size, embedding_size=initial.size)
 
@@ -131,9 +136,10 @@ class EmbeddingWrapper(Wrapper):
             scope_name(self.cell): base.init(self.cell, key_cell, self.embedding_size, dtype),
         }
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
+        check_state(self, state)
         ids = self._ids(inputs, state)
-        self.check_params(params, self.variables)
+        self.check_call(params, state, self.variables)
         table = entry(self, params, "embedding", (self.embedding_classes, self.embedding_size))
         if is_concrete(ids):
             self.check_ids(ids)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...._types import Rng, call, name_of
 from ....wrap import _parts
 from . import base
-from .base import RNNCell, check_cell, scope_name
+from .base import RNNCell, check_cell, check_state, no_rng_needed, scope_name
 from .fields import settle_cell
 from .variables import dtype_of, entry, only, split, variable
 
@@ -24,6 +24,7 @@ class Wrapper(RNNCell):
     variables: ClassVar[tuple[str, ...]] = ()  # keys of params that are not the cell's
     x_ndim = _parts.from_cell("x_ndim", 1)
     float_input = _parts.from_cell("float_input", False)
+    table = _parts.from_cell("table")  # the wrapper that looks these inputs up
 
     @property
     def stochastic(self) -> bool | None:
@@ -53,15 +54,17 @@ class Wrapper(RNNCell):
     def run(self, params: Any, inputs: Any, state: Any, rng: Rng | None) -> tuple[Any, Any]:
         """The wrapped cell with its share of the randomness."""
         if rng is None:
-            _parts.no_rng_needed(self)
+            no_rng_needed(self)
+        check_state(self, state)
         return call(self.cell, params, inputs, state, rng and rng.child(0))
 
     def run_inner(self, params: Any, inputs: Any, state: Any, rng: Rng | None) -> tuple[Any, Any]:
         """The wrapped cell with its part of the params, for a wrapper that has params of its own."""
         return self.run(params[scope_name(self.cell)], inputs, state, rng)
 
-    def check_params(self, params: Any, own: Iterable[str]) -> None:
-        """Params have exactly the wrapper's `own` variables and the cell's scope."""
+    def check_call(self, params: Any, state: Any, own: Iterable[str]) -> None:
+        """There is a state, and params have exactly the wrapper's `own` variables and the cell's scope."""
+        check_state(self, state)
         only(self, params, (*own, scope_name(self.cell)))
 
 
@@ -83,7 +86,7 @@ class ResidualWrapper(Wrapper):
         if self.residual_fn is not None and not callable(self.residual_fn):
             raise TypeError(f"`residual_fn` is a function of (inputs, outputs); got {self.residual_fn!r}.")
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
         output, state = self.run(params, inputs, state, rng)
         if self.residual_fn is not None:
             return self.residual_fn(inputs, output), state
@@ -134,8 +137,8 @@ class HighwayWrapper(Wrapper):
             }
         return params
 
-    def __call__(self, params: Any, inputs: Any, state: Any, rng: Rng | None = None) -> tuple[Any, Any]:
-        self.check_params(params, self.variables[: 2 if self.couple_carry_transform_gates else 4])
+    def __call__(self, params: Any, inputs: Any, state: Any = None, rng: Rng | None = None) -> tuple[Any, Any]:
+        self.check_call(params, state, self.variables[: 2 if self.couple_carry_transform_gates else 4])
         output, state = self.run_inner(params, inputs, state, rng)
         if not jax.tree_util.all_leaves([inputs]):
             raise TypeError(f"`{self}` mixes one array with one array; its input is a {type(inputs).__name__}.")
