@@ -2,8 +2,8 @@
 
 A library cell is a frozen dataclass, so equal cells share a program. A function is known by identity and held weakly;
 when it dies its programs go too. A program has the arrays and numbers that its function closes over built in, so they
-are remembered as well (weakly), and a function whose surroundings changed is compiled anew; `jax.jit` and `lax.scan`
-would go on with the old values. A function that closes over traced values is never cached.
+are remembered as well (weakly; NumPy arrays by a digest), and a function whose surroundings changed is compiled anew;
+`jax.jit` and `lax.scan` would go on with the old values. A function that closes over traced values is never cached.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -223,9 +223,11 @@ def _names(code: types.CodeType) -> list[str]:
 
 
 def _remember(surroundings: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Numbers and text as they are, everything else by weak reference where it can be had."""
+    """Numbers and text as they are, NumPy arrays by what they hold, the rest by weak reference where it can be had."""
 
     def one(part: Any) -> Any:
+        if isinstance(part, np.ndarray):
+            return _Held.of(part)
         if isinstance(part, int | float | complex | str | bytes | type(None)):
             return part
         try:
@@ -236,10 +238,24 @@ def _remember(surroundings: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(map(one, surroundings))
 
 
+class _Held(NamedTuple):
+    """What a NumPy array held: it may be changed where it is, `w -= rate * gradient`, and stays the same object."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    digest: int
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "_Held":
+        return cls(array.shape, array.dtype, hash(array.tobytes()))
+
+
 def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
     if len(before) != len(now):
         return False
     for a, b in zip(before, now, strict=True):
+        if isinstance(a, _Held) and isinstance(b, np.ndarray) and a == _Held.of(b):
+            continue
         if isinstance(a, weakref.ref) and a is not b:
             a = a()
         if a is not b and not (type(a) is type(b) and isinstance(a, int | float | complex | str | bytes) and a == b):

@@ -108,6 +108,21 @@ def test_closed_over_values_that_change_are_seen():
     assert run() == 30.0
 
 
+def test_a_numpy_array_changed_in_place_is_seen():
+    """`w -= rate * gradient`: the same object, other numbers; the same numbers compile nothing."""
+    w = np.array([2.0, 1.0])
+    step = lambda params, h, x: (h + w[0] * x, h)
+    run = lambda: float(rs.scan(step, None, 0.0, jnp.ones(3))[0])
+    stop = lambda: int(rs.scan_until(step, None, 0.0, jnp.ones(3), until=lambda h, y: h > w[1]).n_steps)
+    assert (run(), stop()) == (6.0, 1)
+    w -= np.array([1.0, -1.0])
+    assert (run(), stop()) == (3.0, 3)
+    w += 0.0
+    with count_compiles() as compiled:
+        run()
+    assert compiled == []
+
+
 # Line 12: closed-over arrays get gradients, eagerly and compiled; jax.grad meets them as tracers.
 
 
