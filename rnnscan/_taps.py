@@ -11,9 +11,9 @@ from . import _inputs, _tree
 from ._errors import CarryError, SequenceError, TapError
 from ._foreign import FOREIGN, refuse
 from ._options import Options, read_options
-from ._rewrite.taps import Taps, Windowed, check_output_taps, each, reach, split_rows, spread, tapped, usable
+from ._rewrite.taps import Taps, Windowed, check_output_taps, each, is_taps, reach, split_rows, spread, tapped, usable
 from ._scan import DEFAULTS, ScanUntil, scan, scan_until
-from ._types import check_callable
+from ._types import check_callable, name_of
 
 
 _ARGUMENTS = ("initial", "xs", "x_taps", "y_taps", "until", "max_steps")
@@ -121,6 +121,12 @@ class _Until:
     until: Any
     cell: Windowed
 
+    called_as = "until(past, y)"
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.until)
+
     def __call__(self, carry: Any, y: Any) -> Any:
         return self.until(self.cell.past(carry), y)
 
@@ -144,7 +150,19 @@ def _output_taps(y_taps: Any, initial: Any) -> tuple[Taps, ...]:
         if given is None and leaf is not None:
             raise ValueError("`y_taps` is None for an output that has `initial` rows; leave out one or the other")
         check_output_taps("y_taps", given)
+    if _same_structure(y_taps, initial):
+        for given, leaf in zip(taps, leaves, strict=True):
+            if given is not None and leaf is None:
+                raise TapError(
+                    f"`y_taps` has {given} for an output without `initial` rows; write None there, or give rows"
+                )
     return tuple(None if leaf is None else given for given, leaf in zip(taps, leaves, strict=True))
+
+
+def _same_structure(taps: Any, initial: Any) -> bool:
+    """Whether taps were written for each output by itself, rather than for all or for whole parts."""
+    written = jax.tree.structure(taps, is_leaf=lambda node: node is None or is_taps(node))
+    return not is_taps(taps) and written == jax.tree.structure(initial, is_leaf=_is_none)
 
 
 def _windows(cell: Windowed, name: str, rows: Any, axis: int) -> Any:

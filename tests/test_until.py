@@ -262,4 +262,7 @@ def test_bad_input(change, error, message):
 def test_an_error_inside_until_says_how_it_is_called():
     with pytest.raises(TypeError) as caught:
         rs.scan_until(ahead, P, FIRST, INPUTS, until=lambda carry: carry["h"] > 1)
+    with pytest.raises(jax.errors.TracerBoolConversionError) as asked:
+        rs.scan_until(ahead, P, FIRST, INPUTS, until=lambda c, y: (c["h"] > 1).all() and (c["h"] < 2).all())
+    assert any("Values inside `until` are traced" in note and "`a & b`" in note for note in asked.value.__notes__)
     assert any("`until(carry, y)`" in note and "carry['h']: float64[3]" in note for note in caught.value.__notes__)

@@ -86,8 +86,9 @@ def _check_until(loop: Loop, until: Any, batch: Batch | None, xs: Any, x_ndim: i
                  for n, x in _tree.named_leaves(r, v)]  # fmt: skip
         for note in not_known_yet(error, "`until`"):
             error.add_note(note)
+        form = getattr(until, "called_as", "until(carry, y)")
         error.add_note(
-            f"raised while tracing `until`, `{name_of(until)}`, which is called as `until(carry, y)` after a step and "
+            f"raised while tracing `until`, `{name_of(until)}`, which is called as `{form}` after a step and "
             f"received {', '.join(shown) or 'nothing'}"
         )
         raise
