@@ -131,3 +131,29 @@ def test_states_may_be_plain_tuples_and_lists():
 
 def test_a_cell_of_ones_own_may_have_no_params():
     assert_close(dynamic(Bare(), None)[1], np.full((B, N), 3.0))
+
+
+def test_names_stand_where_tensorflow_had_them():
+    assert tf.nn.dynamic_rnn is tf.dynamic_rnn and tf.nn.rnn_cell is rnn_cell and tf.nn.raw_rnn is tf.raw_rnn
+    assert tf.contrib.rnn.static_rnn is tf.static_rnn
+    for name, value in vars(rnn_cell).items():
+        if isinstance(value, type) and value is not rnn_cell.TFCell:
+            assert getattr(tf.contrib.rnn, name) is value
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "says"),
+    [
+        (tf, "static_state_saving_rnn", "'rnnscan.compat.tensorflow' has no attribute .* `initial_state` of the next"),
+        (tf.nn, "static_state_saving_rnn", "tensorflow.nn' has no attribute .*`rs.scan_chunks`"),
+        (tf.contrib.rnn, "stack_bidirectional_rnn", "contrib.rnn' .* write `stack_bidirectional_dynamic_rnn`"),
+        (tf, "placeholder", "arguments of a function take its place"),
+        (tf, "Session", "there is no graph and no session"),
+        (tf, "Variable", r"`cell.init\(key, input_size\)` makes a dict of arrays"),
+        (tf.contrib, "seq2seq", "has no attribute 'seq2seq'$"),
+    ],
+)
+def test_a_name_that_is_not_here_says_what_to_write(module, name, says):
+    with pytest.raises(AttributeError, match=says):
+        getattr(module, name)
+    assert not hasattr(module, name)
