@@ -125,8 +125,8 @@ class _StepCell:
     def __name__(self) -> str:  # what messages call the cell
         return getattr(self.step_function, "__name__", None) or repr(self.step_function)
 
-    def __call__(self, arrays: list[Any], states: tuple[Any, ...], x: Any) -> tuple[Any, Any]:
-        left = iter(arrays)
+    def __call__(self, arrays: list[Any] | None, states: tuple[Any, ...], x: Any) -> tuple[Any, Any]:
+        left = iter(arrays or ())
         leaves = [next(left) if other is ... else other for other in self.others]
         constants = jax.tree.unflatten(self.structure, leaves)
         try:
@@ -156,14 +156,15 @@ class _StepCell:
         return _like(states, new_states), y
 
 
-def _as_cell(step_function: Any, constants: Any) -> tuple[_StepCell, list[Any]]:
-    """The cell, and the arrays among the constants, which are its params."""
+def _as_cell(step_function: Any, constants: Any) -> tuple[_StepCell, list[Any] | None]:
+    """The cell, and the arrays among the constants, which are its params; None where there are none."""
     if constants is not None and not isinstance(constants, tuple | list):
         raise TypeError(f"`constants` must be a list or tuple, got {kind(constants)}; write `constants=[value]`")
     leaves, structure = jax.tree.flatten(tuple(constants or ()))
     is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
     others = tuple(... if known else leaf for leaf, known in zip(leaves, is_array, strict=True))
-    return _StepCell(step_function, structure, others), [leaf for leaf, a in zip(leaves, is_array, strict=True) if a]
+    arrays = [leaf for leaf, known in zip(leaves, is_array, strict=True) if known]
+    return _StepCell(step_function, structure, others), arrays or None
 
 
 def _like(old: Any, new: Any) -> Any:

@@ -158,7 +158,7 @@ STEPS = [
     fails("C a constant of the wrong shape", TypeError, rnn(constants=[np.ones((7, 3))], step=scale),
           "`carry` its `initial_states`, `params` the arrays among its `constants`, and the cell"),
     fails("C no constants to speak of", TypeError, rnn(step=lambda x, s: (x @ x, s)),
-          "`carry` its `initial_states`, and the cell is its `step_function`"),
+          "carry[0]: float64[2,3], params: None\n...`carry` its `initial_states`, and the cell is its `step_function`"),
     fails("C a slip of the pen", TypeError, lambda: rs.compat.keras.rnn(add, X, initial_state=[H]),
           "`rs.compat.keras.rnn` got an unexpected keyword argument `initial_state`. Did you mean `initial_states`?"),
     fails("C an option of ours", TypeError, rnn(lengths=[1, 2]),
