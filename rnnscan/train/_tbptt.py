@@ -128,7 +128,7 @@ def _truncated(k1: int, k2: int, cell: Any, options: Options, arrays: Arrays) ->
 
     def joined(y: jax.Array) -> jax.Array:
         blocks = y[:-1, k2 - k1 :]
-        return jnp.concatenate([blocks.reshape(-1, *y.shape[2:]), y[-1, k2 - last :]])
+        return jnp.concatenate([blocks.reshape(n_steps - last, *y.shape[2:]), y[-1, k2 - last :]])
 
     carry = jax.tree.map(lambda leaf: leaf[-1], carry)
     return (carry, None), time_back(jax.tree.map(joined, ys), options.time_axis)

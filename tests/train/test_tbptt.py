@@ -121,12 +121,14 @@ def test_no_derivative_leaves_through_what_the_cell_closes_over():
         rs.scan(lambda p, h, x: (p * h + x, h), w, 1.0, jnp.arange(1.0, 6.0))[1] ** 2))(0.7)  # fmt: skip
 
 
-def test_shapes_no_steps_no_input_and_another_time_axis():
+def test_shapes_no_steps_no_rows_no_input_and_another_time_axis():
     count = lambda params, n, x: (n + 1, 10 * n)
     assert_close(rs.train.tbptt(count, None, 0, k1=2, k2=3, n_steps=5),
                  (jnp.array(5, int), jnp.array([0, 10, 20, 30, 40], int)))  # fmt: skip
     carry, ys = rs.train.tbptt(GRU.cell, PARAMS, None, XS[:0], k1=2, k2=3)
     assert_close((carry, ys), (jnp.zeros((ROWS, 4)), jnp.zeros((0, ROWS, 4))))
+    carry, ys = rs.train.tbptt(GRU.cell, PARAMS, None, XS[:, :0], k1=2, k2=3, lengths=np.zeros(0, int))
+    assert_close((carry, ys), (jnp.zeros((0, 4)), jnp.zeros((T, 0, 4))))
     got = rs.train.tbptt(GRU.cell, PARAMS, None, jnp.swapaxes(XS, 0, 1), k1=2, k2=3, time_axis=1)
     carry, ys = rs.scan(GRU.cell, PARAMS, None, XS)
     assert_close(got, (carry, jnp.swapaxes(ys, 0, 1)))
