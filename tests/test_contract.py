@@ -401,7 +401,6 @@ def reads_a_global(params, h, x):
     [lambda m: m.step, lambda m: lambda p, h, x: m.step(p, h, x), lambda m: reads_a_global, lambda m: partial(m.step)],
     ids=["method", "closure over an object", "global object", "partial"],
 )
-@pytest.mark.filterwarnings("ignore:.*has been compiled 8 times")  # at every call anew, since the weights change
 def test_weights_inside_objects_are_seen_and_get_gradients(make):
     cell, xs = make(MODEL), jnp.ones((2, 3))
 

@@ -65,8 +65,9 @@ def dynamic_rnn(
     >>> import jax, jax.numpy as jnp
     >>> from rnnscan.compat.tensorflow import dynamic_rnn, rnn_cell
     >>> cell = rnn_cell.BasicRNNCell(5)
-    >>> params = cell.init(jax.random.key(0), 3)
-    >>> outputs, state = dynamic_rnn(cell, params, jnp.ones((2, 4, 3)), jnp.array([4, 1]), dtype=jnp.float32)
+    >>> params = cell.init(jax.random.key(0), 3, jnp.float32)
+    >>> inputs = jnp.ones((2, 4, 3), jnp.float32)
+    >>> outputs, state = dynamic_rnn(cell, params, inputs, jnp.array([4, 1]), dtype=jnp.float32)
     >>> print(outputs.shape, bool((outputs[1, 1:] == 0).all()), bool((state[1] == outputs[1, 0]).all()))
     (2, 4, 5) True True
     """
