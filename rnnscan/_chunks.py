@@ -35,15 +35,15 @@ def scan_chunks(
 
     - `cell`, `params`: as in `scan`; `carry`: the state before the first piece, None as in `scan`.
     - `chunks`: any iterable, a generator or a queue for one. A piece is xs, or `rs.Chunk(xs, lengths or mask, resets)`.
-      Pieces of equal shape share one compiled program.
+      Pieces of equal shape share one compiled program (where outputs are held, from the second one on).
     - `key`: as in `scan`. The absolute step is counted on, so that a stochastic cell draws what it would in one scan.
     - `options`: those of `scan` for every piece, except `n_steps`, `reverse`, `lengths`, `mask` and `resets` (these
       three go into a `Chunk`).
 
     Yields `(carry, ys)` after each piece: the carry so far, to be kept for a later call, and the piece's outputs. With
     `outputs="last"` ys is each row's last valid output so far. What a piece hands on to the next one besides the carry
-    is kept here: the absolute step, the carry that resets start from (`reset_carry`, or the first carry), and the
-    output that `masked_output="hold"` repeats.
+    is kept here: the absolute step, the carry that resets start from (`reset_carry`, or the first carry; no piece needs to
+    have resets), and the output that `masked_output="hold"` repeats.
 
     Nothing keeps derivatives from flowing through the pieces: inside `jax.grad` the whole is differentiated. Truncated
     backpropagation is `rs.train.tbptt`.

@@ -71,8 +71,8 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
             "work, and both run the loop as written."
         )
     _flag("optimize", optimize)
-    given["n_steps"] = _whole("n_steps", given["n_steps"], optional=True)
-    given["time_axis"] = _whole("time_axis", given["time_axis"])
+    given["n_steps"] = whole("n_steps", given["n_steps"], optional=True)
+    given["time_axis"] = whole("time_axis", given["time_axis"])
     given["carry_dtype"] = _floating("carry_dtype", given["carry_dtype"])
     given["unroll"] = _unroll(given["unroll"], given["method"])
     return Options(**given)
@@ -93,7 +93,7 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _whole(name: str, value: Any, optional: bool = False) -> int | None:
+def whole(name: str, value: Any, optional: bool = False) -> int | None:
     if value is None and optional:
         return None
     if isinstance(value, bool):

@@ -55,12 +55,13 @@ def scan(
     - `n_steps`: the number of steps, an int or an array of one that is not traced; None: what the shortest sequence
       gives.
     - `truncate_gradient`: k > 0: derivatives reach the last k steps of the whole sequence and are exactly 0 for every
-      earlier step, its sequence elements, its part in the non_sequences and the initial value; -1: all steps. This is
-      *not* truncated backpropagation through time, which cuts what each loss term sees: `rs.train.tbptt` does that.
+      earlier step, its sequence elements, its part in the non_sequences and the initial value (but for initial rows
+      that one of the last k steps reads itself, through a far tap); -1: all steps. This is *not* truncated
+      backpropagation through time, which cuts what each loss term sees: `rs.train.tbptt` does that.
     - `go_backwards`: visits the steps from the last to the first; with `n_steps` the last ones. The outputs are in
       order of iteration (`rs.scan` keeps input order), and tap k still is `x[t + k]`.
     - `name`: a `jax.named_scope` around the loop, and a name in error messages.
-    - `strict`: raises if `fn` reads arrays that are not among its arguments.
+    - `strict`: raises if `fn` reads JAX arrays that are not among its arguments (NumPy arrays count as constants).
     - `return_list`: a list of outputs, even of one.
     - `trim`: with `until`, whether the outputs end at the stop, which needs its number of steps as a value and
       therefore fails inside `jit`; the slices compile once for each length that occurs. False: the outputs have the
