@@ -42,8 +42,8 @@ def scan_chunks(
 
     Yields `(carry, ys)` after each piece: the carry so far, to be kept for a later call, and the piece's outputs. With
     `outputs="last"` ys is each row's last valid output so far. What a piece hands on to the next one besides the carry
-    is kept here: the absolute step, the carry that resets start from (`reset_carry`, or the first carry; no piece needs to
-    have resets), and the output that `masked_output="hold"` repeats.
+    is kept here: the absolute step, the carry that resets start from (`reset_carry`, or the first carry; pieces without
+    resets are none the worse for it), and the output that `masked_output="hold"` repeats.
 
     Nothing keeps derivatives from flowing through the pieces: inside `jax.grad` the whole is differentiated. Truncated
     backpropagation is `rs.train.tbptt`.
