@@ -70,6 +70,14 @@ def rng_use(cell: Any) -> str:
     return "required" if named.default is inspect.Parameter.empty else "optional"
 
 
+def stochastic(*cells: Any, noise: bool = False) -> bool | None:
+    """A wrapper's `stochastic`: True if itself (`noise`) or a part needs `rng`, None if a part may take it."""
+    uses = {rng_use(cell) for cell in cells}
+    if noise or "required" in uses:
+        return True
+    return None if "optional" in uses else False
+
+
 def rng_name(cell: Any) -> str:
     """What a stochastic cell calls its fourth argument: `rng`, unless it is a function that says otherwise."""
     try:

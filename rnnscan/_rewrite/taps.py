@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from .. import _tree
 from .._errors import CarryError, TapError
-from .._types import Rng, call, name_of, rng_use
+from .._types import Rng, call, name_of, stochastic
 
 
 Taps = int | tuple[int, ...] | None  # one tap, several in the order written, or an output that is not fed back
@@ -141,8 +141,7 @@ class Windowed:
 
     @property
     def stochastic(self) -> bool | None:
-        use = rng_use(self.step)
-        return None if use == "optional" else use == "required"
+        return stochastic(self.step)
 
     def windows(self, carry: Any) -> list[Any]:
         """The carry as a list with one entry for each leaf of the initial outputs."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 
 from .._tree import kind
-from .._types import Rng, call, name_of, rng_use, settle
+from .._types import Rng, call, name_of, settle, stochastic
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +36,7 @@ class FunctionCell:
     @property
     def stochastic(self) -> bool | None:
         """True or False as the function needs `rng` or takes none; None, which leaves it open, if it may take it."""
-        return {"required": True, "never": False, "optional": None}[rng_use(self.step)]
+        return stochastic(self.step)
 
     def init(self, key: jax.Array, dtype: Any = None) -> Any:
         """`init(key)` or, if the function takes it, `init(key, dtype=dtype)`.

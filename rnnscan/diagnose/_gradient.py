@@ -15,7 +15,7 @@ from .. import _tree
 from .._inputs import count_steps
 from .._rewrite import valid_steps
 from .._scan import scan
-from .._types import Rng, call, name_of, rng_use
+from .._types import Rng, call, name_of, stochastic
 
 
 class GradientOverTime(NamedTuple):
@@ -117,7 +117,7 @@ class _Shifted:
 
     @property
     def stochastic(self) -> bool | None:
-        return {"required": True, "never": False, "optional": None}[rng_use(self.cell)]
+        return stochastic(self.cell)
 
     def __call__(self, params: Any, carry: Any, x_and_shifts: Any, rng: Rng | None = None) -> tuple[Any, Any]:
         x, shifts = x_and_shifts

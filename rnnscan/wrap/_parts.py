@@ -5,6 +5,7 @@ import numbers
 from typing import Any
 
 from .._types import check_callable, name_of, rng_use
+from .._types import stochastic as stochastic
 
 
 def check_cell(wrapper: str, cell: Any) -> Any:
@@ -36,14 +37,6 @@ def show(wrapper: Any) -> str:
         if value != field.default:
             shown.append(f"{field.name}={value!r}")
     return f"{type(wrapper).__name__}({', '.join(shown)})"
-
-
-def stochastic(*cells: Any, noise: bool = False) -> bool | None:
-    """A wrapper's `stochastic`: True if itself (`noise`) or a part needs `rng`, None if a part may take it."""
-    uses = {rng_use(cell) for cell in cells}
-    if noise or "required" in uses:
-        return True
-    return None if "optional" in uses else False
 
 
 def init(cell: Any, key: Any, dtype: Any) -> Any:

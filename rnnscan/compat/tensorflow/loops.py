@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..._scan import scan
 from ..._tree import at_time
-from ..._types import Rng, rng_use
+from ..._types import Rng, stochastic
 from ..._types import call as call_cell
 from . import checks
 from .rnn_cell import as_cell
@@ -166,7 +166,7 @@ class _Sharing:
 
     @property
     def stochastic(self) -> bool | None:
-        return {"required": True, "never": False, "optional": None}[rng_use(self.cell)]
+        return stochastic(self.cell)
 
     def copied(self, state: Any, n_rows: int) -> Any:
         return self._map(lambda leaf: jnp.broadcast_to(leaf, (n_rows, *jnp.shape(leaf))), state)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ... import _inputs, _tree
 from ..._errors import CellOutputError, SequenceError
 from ..._scan import scan_until
-from ..._types import Rng, name_of, rng_use
+from ..._types import Rng, name_of, stochastic
 from ..._types import call as call_cell
 from . import checks
 
@@ -129,7 +129,7 @@ class _Step:
 
     @property
     def stochastic(self) -> bool | None:
-        return {"required": True, "never": False, "optional": None}[rng_use(self.cell)]
+        return stochastic(self.cell)
 
     def __call__(self, params: Any, carry: Any, nothing: None, rng: Rng | None = None) -> tuple[Any, Any]:
         del nothing

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ...._types import Rng, call, name_of, rng_use, settle
+from ...._types import Rng, call, name_of, settle, stochastic
 from ....cells import initial
 from .base import LSTMStateTuple, check_cell, init, zero_state
 
@@ -44,7 +44,7 @@ class TFCell:
 
     @property
     def stochastic(self) -> bool | None:
-        return {"required": True, "never": False, "optional": None}[rng_use(self.cell)]
+        return stochastic(self.cell)
 
     def init(self, key: jax.Array, dtype: Any = None) -> Any:
         """`cell.init(key, in_size, dtype)`."""
