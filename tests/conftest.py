@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import random
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +24,22 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)  # tests look at values, and compiling is what they cost
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cells", choices=("tenth", "full"), default="tenth", help="how many random cells to try")
+    parser.addoption("--cells-seed", default="0", help="the seed of the random cells: an int, or `random`")
+
+
+def pytest_configure(config):
+    """One seed for the whole run: a worker takes the one that the main process chose."""
+    seed = getattr(config, "workerinput", {}).get("cells_seed", config.option.cells_seed)
+    config.option.cells_seed = random.SystemRandom().randrange(10**6) if seed == "random" else int(seed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["cells_seed"] = node.config.option.cells_seed
 
 
 @pytest.fixture
