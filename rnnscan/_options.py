@@ -16,6 +16,9 @@ METHODS = ("sequential", "unrolled", "reference")
 
 METHODS_TO_COME = ("associative", "newton", "auto")
 
+REWRITES = ("split", "hoist", "sink", "weight_grads")
+"""What `optimize=True` does, by name."""
+
 HONOURED: dict[str, tuple[str, ...]] = {
     "n_steps": METHODS,
     "lengths": METHODS,
@@ -49,6 +52,7 @@ class Options:
     carry_dtype: Any = None
     unroll: int | bool = 1
     method: str = "sequential"
+    optimize: tuple[str, ...] = REWRITES
     progress: bool = False
     debug: bool = False
 
@@ -65,15 +69,10 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
             f"`remat={remat!r}` comes in a later release. Until then `remat=None` works, and `jax.checkpoint` around "
             "your cell recomputes each step in the backward pass (pass `carry=` then: it is a function like any other)."
         )
-    if isinstance(optimize, str | tuple | list | set | frozenset):
-        raise NotImplementedError(
-            f"`optimize={optimize!r}`: choosing rewrites by name comes in a later release. Until then True and False "
-            "work, and both run the loop as written."
-        )
-    _flag("optimize", optimize)
+    given["optimize"] = _rewrites(optimize)
     given["n_steps"] = whole("n_steps", given["n_steps"], optional=True)
     given["time_axis"] = whole("time_axis", given["time_axis"])
-    given["carry_dtype"] = _floating("carry_dtype", given["carry_dtype"])
+    given["carry_dtype"] = floating("carry_dtype", given["carry_dtype"])
     given["unroll"] = _unroll(given["unroll"], given["method"])
     return Options(**given)
 
@@ -85,6 +84,20 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...], later: tuple[str, .
     if isinstance(value, str) and value in later:
         raise NotImplementedError(f"`{name}={value!r}` comes in a later release. Until then {choices} work.")
     raise ValueError(f"`{name}` must be one of {choices}; got {value!r}")
+
+
+def _rewrites(value: Any) -> tuple[str, ...]:
+    """The names of the rewrites wanted, in the order in which they are applied."""
+    if isinstance(value, bool | np.bool_):
+        return REWRITES if value else ()
+    names = ", ".join(map(repr, REWRITES))
+    if not isinstance(value, tuple | list | set | frozenset):
+        hint = f"; write `optimize=({value!r},)`" if isinstance(value, str) and value in REWRITES else ""
+        raise TypeError(f"`optimize` must be True, False or a tuple of names out of {names}; got {value!r}{hint}")
+    for name in value:
+        if not isinstance(name, str) or name not in REWRITES:
+            raise ValueError(f"`optimize` knows the rewrites {names}; got {name!r}")
+    return tuple(name for name in REWRITES if name in value)
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -112,7 +125,7 @@ def whole(name: str, value: Any, optional: bool = False) -> int | None:
     return whole
 
 
-def _floating(name: str, value: Any) -> Any:
+def floating(name: str, value: Any) -> Any:
     """A floating dtype as JAX has it, or None."""
     if value is None:
         return None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from .._inputs import check_key
 from .._types import settle
 from . import initial
+from .product import narrow, product
 
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
@@ -45,6 +46,8 @@ class Elman:
     Other arguments
       `double_bias`: adds `b_h (hidden_size,)` to params and to the sum, as torch's `b_hh`, so that torch's weights map
       one to one. The two biases have the same gradient; training both doubles the step on their sum.
+      `compute_dtype`: None, or a narrower floating dtype, `jnp.bfloat16` for example, to which the operands of both
+      products are rounded, params, x and h. Sums, activation, carry and `y` stay in the dtype of params and carry.
 
     Raises ValueError for an unknown name, TypeError for an activation that is neither a name nor callable.
     Source: Elman 1990, "Finding structure in time", Cognitive Science 14(2).
@@ -54,6 +57,7 @@ class Elman:
     hidden_size: int
     activation: str | Callable[[Any], Any] = "tanh"
     double_bias: bool = False
+    compute_dtype: Any = None
     x_ndim: ClassVar[int] = 1
     float_input: ClassVar[bool] = True
     recurrent: ClassVar[bool] = True
@@ -63,7 +67,8 @@ class Elman:
         return self.activation == "tanh"
 
     def __post_init__(self) -> None:
-        settle(self, in_size=initial.size, hidden_size=initial.size, activation=_activation, double_bias=bool)
+        sizes = {"in_size": initial.size, "hidden_size": initial.size}
+        settle(self, **sizes, activation=_activation, double_bias=bool, compute_dtype=narrow)
 
     @property
     def out_size(self) -> int:
@@ -84,7 +89,8 @@ class Elman:
         return initial.zero_state(batch_shape, self.hidden_size, dtype, params)
 
     def __call__(self, params: Any, h_tm1: Any, x_t: Any) -> tuple[jax.Array, jax.Array]:
-        a_t = x_t @ params["w_x"] + h_tm1 @ params["w_h"] + params["b"]
+        dtype = self.compute_dtype
+        a_t = product(x_t, params["w_x"], dtype) + product(h_tm1, params["w_h"], dtype) + params["b"]
         if self.double_bias:
             a_t = a_t + params["b_h"]
         f = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation

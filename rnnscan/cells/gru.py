@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from .._inputs import check_key
 from .._types import settle
 from . import initial
+from .product import narrow, product
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class GRU:
     Other arguments
       `reset_after`: True (default) resets after the product, as torch, Keras and cuDNN do: `h U` is one product, and
       torch's weights map one to one. False resets before it, as the paper does.
+      `compute_dtype`: None, or a narrower floating dtype, `jnp.bfloat16` for example, to which the operands of the
+      products are rounded, params, x and h. Sums, gates, carry and `y` stay in the dtype of params and carry.
 
     Source: Cho et al. 2014, arXiv:1406.1078, eq. 5-8 (reset before the product); its z weighs the old state, as here,
     while Chung et al. 2014, arXiv:1412.3555, eq. 4, has z weigh the new one.
@@ -39,13 +42,14 @@ class GRU:
     in_size: int
     hidden_size: int
     reset_after: bool = True
+    compute_dtype: Any = None
     x_ndim: ClassVar[int] = 1
     float_input: ClassVar[bool] = True
     recurrent: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        settle(self, in_size=initial.size, hidden_size=initial.size, reset_after=bool)
+        settle(self, in_size=initial.size, hidden_size=initial.size, reset_after=bool, compute_dtype=narrow)
 
     @property
     def out_size(self) -> int:
@@ -66,16 +70,17 @@ class GRU:
         return initial.zero_state(batch_shape, self.hidden_size, dtype, params)
 
     def __call__(self, params: Any, h_tm1: Any, x_t: Any) -> tuple[jax.Array, jax.Array]:
-        x_r, x_z, x_n = jnp.split(x_t @ params["w_x"] + params["b"], 3, axis=-1)
+        dtype = self.compute_dtype
+        x_r, x_z, x_n = jnp.split(product(x_t, params["w_x"], dtype) + params["b"], 3, axis=-1)
         if self.reset_after:
-            h_r, h_z, h_n = jnp.split(h_tm1 @ params["w_h"] + params["b_h"], 3, axis=-1)
+            h_r, h_z, h_n = jnp.split(product(h_tm1, params["w_h"], dtype) + params["b_h"], 3, axis=-1)
             r_t = jax.nn.sigmoid(x_r + h_r)
             n_t = jnp.tanh(x_n + r_t * h_n)
         else:
             u_rz, u_n = jnp.split(params["w_h"], [2 * self.hidden_size], axis=-1)
-            h_r, h_z = jnp.split(h_tm1 @ u_rz, 2, axis=-1)
+            h_r, h_z = jnp.split(product(h_tm1, u_rz, dtype), 2, axis=-1)
             r_t = jax.nn.sigmoid(x_r + h_r)
-            n_t = jnp.tanh(x_n + (r_t * h_tm1) @ u_n)
+            n_t = jnp.tanh(x_n + product(r_t * h_tm1, u_n, dtype))
         z_t = jax.nn.sigmoid(x_z + h_z)
         h_t = (1 - z_t) * n_t + z_t * h_tm1
         return h_t, h_t

@@ -8,6 +8,7 @@ import jax
 from .._inputs import check_key
 from .._types import settle
 from . import initial
+from .product import narrow, product
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,23 @@ class Linear:
     With both sizes 1 and both weights 1 it counts the ones in its input; backpropagation through it gives
     `dL/ds_{t-1} = dL/ds_t w_h^T`, which vanishes or explodes with the powers of `w_h`
     (Pascanu et al. 2013, arXiv:1211.5063, section 2.1).
+
+    Main arguments
+      `in_size`, `hidden_size`: features of `x` and of `s`.
+    Other arguments
+      `compute_dtype`: None, or a narrower floating dtype, `jnp.bfloat16` for example, to which the operands of both
+      products are rounded, params, x and s. Sums, carry and `y` stay in the dtype of params and carry.
     """
 
     in_size: int
     hidden_size: int
+    compute_dtype: Any = None
     x_ndim: ClassVar[int] = 1
     float_input: ClassVar[bool] = True
     recurrent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        settle(self, in_size=initial.size, hidden_size=initial.size)
+        settle(self, in_size=initial.size, hidden_size=initial.size, compute_dtype=narrow)
 
     @property
     def out_size(self) -> int:
@@ -48,5 +56,6 @@ class Linear:
         return initial.zero_state(batch_shape, self.hidden_size, dtype, params)
 
     def __call__(self, params: Any, s_tm1: Any, x_t: Any) -> tuple[jax.Array, jax.Array]:
-        s_t = s_tm1 @ params["w_h"] + x_t @ params["w_x"]
+        dtype = self.compute_dtype
+        s_t = product(s_tm1, params["w_h"], dtype) + product(x_t, params["w_x"], dtype)
         return s_t, s_t

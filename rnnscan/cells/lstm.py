@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from .._inputs import check_key
 from .._types import settle
 from . import initial
+from .product import narrow, product
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class LSTM:
     Other arguments
       `forget_bias`: what `init` puts in the f block of `b`; 1.0 lets a fresh cell remember (Jozefowicz et al. 2015).
       It is not added in the step, so trained weights are complete; TF1 and Haiku add it there. torch starts at random.
+      `compute_dtype`: None, or a narrower floating dtype, `jnp.bfloat16` for example, to which the operands of both
+      products are rounded, params, x and h. Sums, gates, carry and `y` stay in the dtype of params and carry.
 
     Source: Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000, without peepholes.
     """
@@ -36,13 +39,14 @@ class LSTM:
     in_size: int
     hidden_size: int
     forget_bias: float = 1.0
+    compute_dtype: Any = None
     x_ndim: ClassVar[int] = 1
     float_input: ClassVar[bool] = True
     bounded: ClassVar[bool] = True  # c too: the forget gate is below 1, so that c is a leaky sum
     recurrent: ClassVar[tuple[bool, bool]] = (True, False)  # h is read out; c is memory, which dropout leaves alone
 
     def __post_init__(self) -> None:
-        settle(self, in_size=initial.size, hidden_size=initial.size, forget_bias=float)
+        settle(self, in_size=initial.size, hidden_size=initial.size, forget_bias=float, compute_dtype=narrow)
 
     @property
     def out_size(self) -> int:
@@ -68,7 +72,9 @@ class LSTM:
 
     def __call__(self, params: Any, carry: Any, x_t: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         h_tm1, c_tm1 = carry
-        i, f, g, o = jnp.split(x_t @ params["w_x"] + h_tm1 @ params["w_h"] + params["b"], 4, axis=-1)
+        dtype = self.compute_dtype
+        a_t = product(x_t, params["w_x"], dtype) + product(h_tm1, params["w_h"], dtype) + params["b"]
+        i, f, g, o = jnp.split(a_t, 4, axis=-1)
         c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * jnp.tanh(g)
         h_t = jax.nn.sigmoid(o) * jnp.tanh(c_t)
         return (h_t, c_t), h_t

@@ -72,7 +72,7 @@ def test_a_stack_of_one_and_a_list(key):
 
 def test_a_wrapper_prints_as_one_writes_it():
     assert repr(Stack(GRU(3, 4), plain, dropout=0.5)) == (
-        "Stack(GRU(in_size=3, hidden_size=4, reset_after=True), plain, dropout=0.5)"
+        "Stack(GRU(in_size=3, hidden_size=4, reset_after=True, compute_dtype=None), plain, dropout=0.5)"
     )
     assert repr(Residual(Dropout(plain, state=0.5, per="sequence"))) == (
         "Residual(Dropout(plain, state=0.5, per='sequence'))"
