@@ -12,7 +12,7 @@ from ._loop import Loop
 from ._options import Options
 from ._precision import warn_of_low_precision
 from ._rewrite import debug, last_output, masking, no_output, progress, resets, stop, valid_steps
-from ._run import RUNNERS
+from ._run import RUNNERS, optimized
 from ._start import Batch, bare_loop, fresh_carry
 
 
@@ -118,6 +118,8 @@ def _batch_ndim(cell: Any, xs: Any, batch: Batch | None) -> int | None:
 def _execute(loop: Loop, options: Options) -> tuple[Any, Any]:
     if loop.n_steps == 0:  # not left to the runners: lax.scan refuses it under `jax.disable_jit`
         return loop.run_empty()
+    if options.method == "sequential" and options.optimize and not options.debug:
+        return optimized(loop, options.unroll, options.optimize)
     if options.method == "sequential":
         return RUNNERS["sequential"](loop, options.unroll)
     return RUNNERS[options.method](loop)

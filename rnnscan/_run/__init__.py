@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from .optimized import optimized as optimized
 from .reference import reference
 from .sequential import sequential
 

@@ -1,0 +1,228 @@
+"""Equations said differently, so that more of a step depends on no carry: equal but for rounding.
+
+* `split_products`: `concat([x, h]) @ w = x @ w_x + h @ w_h`, for any number of parts, on either side of the product.
+* `sum_inputs_first`: `(x w + h u) + b = (x w + b) + h u`, so that one sum is left in the loop.
+* `cut_early`: `split(a + h u) = split(a) + split(h u)`, so that each gate reads a sequence of its own. XLA's CPU
+  backend reads a sequence cut inside the loop element by element, which costs more than the product does.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+
+import jax
+from jax import lax
+
+from .graph import Builder, Node, Value, in_order, is_literal, rewritten
+
+
+PARAMS, INPUTS, CARRY = range(3)  # what a value depends on at most
+
+ELEMENTWISE = frozenset(
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div
+    eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg
+    nextafter not or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor""".split()
+)
+
+
+def depends_on(value: Value, level: dict[Value, int]) -> int:
+    """The highest level among the inputs that a value is made of; `level` knows the inputs and is extended."""
+    for node in in_order([value], lambda v: v in level):
+        found = max((level[v] for v in node.inputs), default=PARAMS)
+        level.update(dict.fromkeys((*node.outputs, node.done), found))
+    return level[value]
+
+
+def simplify(
+    values: Sequence[Value], level: dict[Value, int], build: Builder, cut: bool = True, sums: bool = True
+) -> list[Value]:
+    """All the rules in turn; `cut` for the first, `sums` for the others."""
+    new = list(values)
+    if cut:
+        new = rewritten(new, lambda node, inputs: split_products(node, inputs, level, build), build)
+    if sums:
+        for _ in range(2):  # cutting brings sums together that were apart
+            new = _sum_inputs_first(new, level, build)
+            new = _cut_early(new, level, build)
+    return new
+
+
+def split_products(node: Node, inputs: tuple[Value, ...], level: dict[Value, int], build: Builder) -> list[Value] | None:
+    """A product with a concatenation, as a sum of products; None where that gains nothing."""
+    if node.name != "dot_general":
+        return None
+    (contracted, batch) = node.params["dimension_numbers"]
+    for side in (0, 1):
+        joined, other = inputs[side], inputs[1 - side]
+        parts, axis = _parts(joined, build)
+        if axis not in contracted[side] or axis in batch[side]:
+            continue
+        levels = [depends_on(part, level) for part in parts]
+        if max(levels) < CARRY or min(levels) == CARRY or depends_on(other, level) == CARRY:
+            continue
+        other_axis = contracted[1 - side][list(contracted[side]).index(axis)]
+        total, start = None, 0
+        for part in parts:
+            stop = start + part.shape[axis]
+            piece = _slice(other, other_axis, start, stop, build)
+            pair = (part, piece) if side == 0 else (piece, part)
+            term = build.again(node, *pair)
+            total = term if total is None else build(lax.add, total, term)
+            start = stop
+        return None if total is None else [total]
+    return None
+
+
+def _parts(value: Value, build: Builder) -> tuple[tuple[Value, ...], int | None]:
+    """The parts of a concatenation, also of a nested one, and its axis, seen through a conversion of its type."""
+    node = value.node
+    if node.name == "concatenate":
+        axis = node.params["dimension"]
+        nested = (_parts(part, build) for part in node.inputs)
+        return tuple(p for (ps, a), v in zip(nested, node.inputs, strict=True) for p in (ps if a == axis else (v,))), axis
+    if node.name == "convert_element_type":
+        parts, axis = _parts(node.inputs[0], build)
+        return tuple(build.again(node, part) for part in parts), axis
+    return (value,), None
+
+
+def _slice(value: Value, axis: int, start: int, stop: int, build: Builder) -> Value:
+    first = [start if i == axis else 0 for i in range(len(value.shape))]
+    last = [stop if i == axis else size for i, size in enumerate(value.shape)]
+    return build(lambda x: lax.slice(x, first, last), value)
+
+
+def _uses(values: Sequence[Value]) -> Counter[Value]:
+    uses = Counter(v for node in in_order(values) for v in node.inputs)
+    uses.update(values)
+    return uses
+
+
+def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: Builder) -> list[Value]:
+    """Each chain of sums with what depends on no carry first."""
+    uses = _uses(values)
+    inside = {
+        v
+        for node in in_order(values)
+        if node.name == "add"
+        for v in node.inputs
+        if v.node.name == "add" and uses[v] == 1
+    }
+    terms_of: dict[Value, list[Value]] = {}  # by the new value of a sum inside a chain
+
+    def rule(node: Node, inputs: tuple[Value, ...]) -> list[Value] | None:
+        if node.name != "add":
+            return None
+        terms = [term for v in inputs for term in terms_of.get(v, [v])]
+        early = [v for v in terms if depends_on(v, level) < CARRY]
+        late = [v for v in terms if depends_on(v, level) == CARRY]
+        if len(terms) > 2 and early and late:
+            early.sort(key=lambda v: depends_on(v, level))
+            sums = [_sum(group, node, build) for group in (early, late)]
+            new = build.again(node, *sums)
+        else:
+            new = build.keep(node.primitive, inputs, node.params, node.avals, node.context).outputs[0]
+        if node.outputs[0] in inside:
+            terms_of[new] = terms
+        return [new]
+
+    return rewritten(values, rule, build)
+
+
+def _sum(terms: Sequence[Value], like: Node, build: Builder) -> Value:
+    total = terms[0]
+    for term in terms[1:]:
+        total = build.again(like, total, term)
+    return total
+
+
+def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder) -> list[Value]:
+    """Each cut of a sum (or any elementwise result) moved to its operands, where nothing else reads the whole."""
+    whole = _read_whole(values)
+
+    def through(value: Value) -> bool:
+        node = value.node
+        return (
+            value not in whole
+            and node.name in ELEMENTWISE
+            and depends_on(value, level) == CARRY
+            and any(depends_on(v, level) < CARRY and v.shape == value.shape for v in node.inputs)
+        )
+
+    @cache
+    def worth(value: Value) -> bool:
+        """Whether somewhere up the elementwise operations that nothing else reads an input sequence comes in."""
+        if value in whole or value.node.name not in ELEMENTWISE:
+            return False
+        return through(value) or any(worth(v) for v in value.node.inputs if not is_literal(v))
+
+    new: dict[Value, Value] = {}
+
+    def part(value: Value, cut: Node, index: int, axis: int) -> Value:
+        """Part `index` of a value of the old graph, cut as `cut` says."""
+        if not worth(value):
+            return _cut_one(new[value], cut, index, axis, build)
+        node = value.node
+        inputs = [new[v] if not v.shape or v.shape[axis] == 1 else part(v, cut, index, axis) for v in node.inputs]
+        return build.again(node, *inputs)
+
+    for node in in_order(values):
+        if node.primitive is None:
+            new[node.outputs[0]] = node.outputs[0]
+            continue
+        inputs = tuple(new[v] for v in node.inputs)
+        outputs: Sequence[Value]
+        axis = _cut_axis(node)
+        if axis is not None and worth(node.inputs[0]):
+            outputs = [part(node.inputs[0], node, i, axis) for i in range(len(node.avals))]
+        else:
+            made = build.keep(node.primitive, inputs, node.params, node.avals, node.context, node.effects)
+            outputs, new[node.done] = made.outputs, made.done
+        new.update(zip(node.outputs, outputs, strict=True))
+    return [new[v] for v in values]
+
+
+def _read_whole(values: Sequence[Value]) -> set[Value]:
+    """The values that something else than a cut, or an elementwise operation that is cut itself, reads."""
+    whole = set(values)
+    for node in reversed(in_order(values)):
+        shared = node.name in ELEMENTWISE and not any(v in whole for v in node.outputs)
+        if not shared and _cut_axis(node) is None:
+            whole.update(node.inputs)
+    return whole
+
+
+def _cut_axis(node: Node) -> int | None:
+    """The axis that a `split`, or a `slice` along one axis, cuts."""
+    if node.name == "split":
+        return int(node.params["axis"])
+    if node.name == "slice" and node.params["strides"] is None:
+        (value,) = node.inputs
+        cut = [i for i, size in enumerate(value.shape) if node.avals[0].shape[i] != size]
+        return cut[0] if len(cut) == 1 else None
+    return None
+
+
+def _cut_one(value: Value, cut: Node, index: int, axis: int, build: Builder) -> Value:
+    if cut.name == "slice":
+        start, stop = (cut.params[name][axis] for name in ("start_indices", "limit_indices"))
+        return _slice(value, axis, start, stop, build)
+    shapes = [tuple(aval.shape[axis] if i == axis else n for i, n in enumerate(value.shape)) for aval in cut.avals]
+    avals = tuple(jax.ShapeDtypeStruct(shape, value.aval.dtype) for shape in shapes)
+    return build.keep(cut.primitive, (value,), cut.params, avals, cut.context).outputs[index]
+
+
+def products(node: Node) -> float:
+    """Floating-point operations of a product or a convolution, 0 for everything else."""
+    if node.name == "dot_general":
+        ((contracted, _), _) = node.params["dimension_numbers"]
+        shape = node.inputs[0].shape
+        return 2.0 * math.prod(node.avals[0].shape) * math.prod(shape[axis] for axis in contracted)
+    if node.name == "conv_general_dilated":
+        kernel = node.inputs[1].shape
+        channels = kernel[node.params["dimension_numbers"].rhs_spec[0]]
+        return 2.0 * math.prod(node.avals[0].shape) * math.prod(kernel) / max(channels, 1)
+    return 0.0
+
+

@@ -1,0 +1,137 @@
+"""Runs a step that was taken apart: loops step by step, all else for many steps at once, in pieces of time.
+
+The values at the edges of the loops take memory for all steps of a piece. A piece as long as the sequence would take
+more than the plain loop does, and go through main memory instead of the cache; so pieces are short (`_PIECE_BYTES`), one
+`lax.scan` goes over the pieces, and JAX differentiates it like any other: its backward loop sums gradients of params
+once a piece.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from .._jaxpr.algebra import PARAMS
+from .._jaxpr.depend import Counter
+from .._jaxpr.graph import Value, evaluate, in_order, is_literal, number
+from .._jaxpr.many import run_many
+from .._jaxpr.schedule import Schedule, Section
+from .._rewrite.weight_grads import Body, loop_with_rule, plain_loop
+
+
+Arrays = list[Any]
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """A schedule with how to run it."""
+
+    schedule: Schedule
+    n_steps: int
+    reverse: bool
+    unroll: int | bool
+    rule: bool  # whether the loops have the derivative rule of `weight_grads`
+    piece: int  # steps
+
+    def __call__(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        """`(carry, outputs over time)`; time is the first axis of `inputs`."""
+        fixed = dict(zip(self.schedule.step.params, params, strict=True))
+        kinds = self.schedule.kinds
+        fixed.update((v, c) for v, c, kind in zip(self.schedule.step.carry, carry, kinds, strict=True) if kind == "constant")
+        evaluate(self._shared(), fixed)
+        n, k = self.n_steps // self.piece, self.piece
+        if n == 1 and self.n_steps == k:
+            return self._piece(fixed, carry, inputs, k)
+        whole, rest = self._split(inputs, n * k)
+        pieces = [x.reshape(n, k, *x.shape[1:]) for x in whole]
+        run = lambda carry, inputs: self._piece(fixed, carry, inputs, k)
+        carry, outputs = lax.scan(run, carry, pieces, n, reverse=self.reverse)
+        outputs = [y.reshape(n * k, *y.shape[2:]) for y in outputs]
+        if n * k == self.n_steps:
+            return carry, outputs
+        carry, more = self._piece(fixed, carry, rest, self.n_steps - n * k)
+        pairs = [(b, a) if self.reverse else (a, b) for a, b in zip(outputs, more, strict=True)]
+        return carry, [jnp.concatenate(pair) for pair in pairs]
+
+    def _split(self, inputs: Arrays, n: int) -> tuple[Arrays, Arrays]:
+        """The first `n` steps in the order of the loop, and the rest."""
+        if n == self.n_steps:
+            return inputs, []
+        if self.reverse:
+            return [x[-n:] for x in inputs], [x[:-n] for x in inputs]
+        return [x[:n] for x in inputs], [x[n:] for x in inputs]
+
+    def _shared(self) -> list[Value]:
+        """What depends on params alone and something in a piece reads."""
+        s = self.schedule
+        found: dict[Value, None] = {}
+        for action in s.actions:
+            if not isinstance(action, int):
+                found.update(dict.fromkeys(action.consts if isinstance(action, Section) else action.inputs))
+        for node in in_order([s.step.new_carry[i] for i in s.alone], lambda v: s.level[v] == PARAMS):
+            found.update(dict.fromkeys(node.inputs))
+        found.update(dict.fromkeys([*s.step.outputs, *s.step.new_carry]))
+        return [v for v in found if not is_literal(v) and s.level[v] == PARAMS]
+
+    def _piece(self, fixed: dict[Value, Any], carry: Arrays, inputs: Arrays, length: int) -> tuple[Arrays, Arrays]:
+        s = self.schedule
+        over_time = dict(zip(s.step.inputs, inputs, strict=True))
+        last: dict[Value, Any] = {}
+        new_carry = list(carry)
+        for i, kind in enumerate(s.kinds):
+            if isinstance(kind, Counter):
+                over_time[s.step.carry[i]], new_carry[i] = self._count(carry[i], kind.by, length)
+        for action in s.actions:
+            if isinstance(action, Section):
+                new = self._loop(action, fixed, over_time, last, carry, length)
+                for i, leaf in zip(action.part.leaves, new, strict=True):
+                    new_carry[i] = leaf
+            elif isinstance(action, int):
+                over_time[s.step.carry[action]] = self._delay(carry[action], over_time[s.step.new_carry[action]])
+            else:
+                run_many(action, fixed, over_time)
+        self._at_end(fixed, over_time, last, carry, new_carry)
+        return new_carry, [self._spread(v, fixed, over_time, length) for v in s.step.outputs]
+
+    def _loop(
+        self, section: Section, fixed: dict[Value, Any], over_time: dict[Value, Any], last: dict[Value, Any],
+        carry: Arrays, length: int,
+    ) -> Arrays:  # fmt: skip
+        """Runs one loop; its values for every step go to `over_time`, those of the last step to `last`."""
+        body = Body(section)
+        consts, seqs = [fixed[v] for v in section.consts], [over_time[v] for v in section.seqs]
+        state = body.first_state([carry[i] for i in section.part.leaves])
+        run = loop_with_rule if self.rule else plain_loop
+        state, cuts = run(body, consts, state, seqs, length=length, reverse=self.reverse, unroll=self.unroll)
+        over_time.update(zip(section.cuts, cuts, strict=True))
+        last.update(zip([*section.new_carry, *section.lasts], state, strict=True))
+        return state[: len(section.carry)]
+
+    def _at_end(
+        self, fixed: dict[Value, Any], over_time: dict[Value, Any], last: dict[Value, Any], carry: Arrays, new_carry: Arrays
+    ) -> None:  # fmt: skip
+        """Fills in the leaves of the carry that no loop carries, from the last step's values."""
+        s = self.schedule
+        index = 0 if self.reverse else -1
+        env = dict(fixed) | {v: x[index] for v, x in over_time.items()} | last
+        for i, value in zip(s.alone, evaluate([s.step.new_carry[i] for i in s.alone], env), strict=True):
+            new_carry[i] = value
+
+    def _count(self, first: Any, by: Any, length: int) -> tuple[Any, Any]:
+        """A counter's values before each step, and after the last one."""
+        t = jnp.arange(length, dtype=first.dtype)
+        by = jnp.asarray(by, first.dtype)
+        counted = first + by * (t[::-1] if self.reverse else t).reshape(-1, *(1,) * first.ndim)
+        return counted, first + by * jnp.asarray(length, first.dtype)
+
+    def _delay(self, first: Any, values: Any) -> Any:
+        """Each step's value of the step before."""
+        first = jnp.asarray(first)[None]
+        return jnp.concatenate([values[1:], first] if self.reverse else [first, values[:-1]])
+
+    def _spread(self, value: Value, fixed: dict[Value, Any], over_time: dict[Value, Any], length: int) -> Any:
+        if value in over_time:
+            return over_time[value]
+        one = number(value) if is_literal(value) else fixed[value]
+        return jnp.broadcast_to(one, (length, *value.shape))

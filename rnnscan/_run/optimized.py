@@ -1,0 +1,124 @@
+"""Takes any cell's step apart and runs it with as little as possible left in the loop."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import _tree
+from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
+from .._jaxpr.depend import Step, arrange, carry_kinds
+from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, new_inputs, number
+from .._jaxpr.schedule import Schedule, Section, schedule
+from .._jaxpr.versions import match_varying
+from .._loop import Loop
+from .distributed import Distributed
+from .sequential import sequential
+
+
+_PIECE_BYTES = 2 << 20
+
+
+def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """Runs a loop with the rewrites of these names; one that they cannot improve runs as it is."""
+    t = jnp.arange(loop.n_steps, dtype=jnp.int32) if loop.uses_t else None
+    inputs = (loop.inputs, t)
+
+    def first(state: Any, inputs: Any) -> Any:
+        return loop.step(loop.params, state, *_tree.at_time(inputs, 0))
+
+    state = match_varying(lambda state, inputs: first(state, inputs)[0], loop.state, inputs)
+    taken, consts, out_tree = take_apart(loop, state, inputs, wanted)
+    if taken is None:
+        return sequential(loop, unroll)
+    made = Distributed(
+        taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, piece_length(taken, loop.n_steps)
+    )
+    params = [*consts, *map(jnp.asarray, jax.tree.leaves(loop.params))]
+    carry, ys = made(params, jax.tree.leaves(state), jax.tree.leaves(inputs))
+    return loop.finish(jax.tree.unflatten(jax.tree.structure(state), carry), jax.tree.unflatten(out_tree, ys))
+
+
+def take_apart(loop: Loop, state: Any, inputs: Any, wanted: tuple[str, ...]) -> tuple[Schedule | None, list[Any], Any]:
+    """`(schedule or None, what the step closes over, the tree of its outputs)`."""
+    params = jax.tree.map(jnp.asarray, loop.params)
+    trees = (params, state, _tree.at_time(inputs, 0))
+    closed, (_, output) = jax.make_jaxpr(lambda p, s, x: loop.step(p, s, *x), return_shape=True)(*trees)
+    out_tree = jax.tree.structure(output)
+    build = Builder()
+    values = new_inputs(closed.in_avals)
+    consts = new_inputs(map(jax.typeof, closed.consts))
+    outputs = build.graph(closed, values, consts)
+    n, m = (len(jax.tree.leaves(tree)) for tree in trees[:2])
+    step = Step(
+        (*consts, *values[:n]), tuple(values[n : n + m]), tuple(values[n + m :]),
+        tuple(outputs[:m]), tuple(outputs[m:]), tuple(build.effects),
+    )  # fmt: skip
+    _, level = carry_kinds(step, {})
+    if not any(products(node) and level[node.done] > PARAMS for node in in_order(step.roots)):
+        return None, [], out_tree
+    cut, hoist = "split" in wanted, "hoist" in wanted
+    step = step.with_roots(simplify(step.roots, level, build, cut, hoist))
+    _, level = carry_kinds(step, {})
+    made = schedule(arrange(step, must_stay(step, level, hoist), "sink" in wanted))
+    return made, list(closed.consts), out_tree
+
+
+def must_stay(step: Step, level: dict[Any, int], hoist: bool) -> dict[Node, str]:
+    """The operations that cannot leave the loop, and why."""
+    found = {}
+    for node in in_order(step.roots):
+        if node.primitive is None:
+            continue
+        reason = _reason(node, level)
+        if reason is None and not hoist:
+            reason = "`hoist` is not among the rewrites wanted"
+        if reason is not None:
+            found[node] = reason
+    return found
+
+
+def _reason(node: Node, level: dict[Any, int]) -> str | None:
+    if node.effects:
+        return "it has an effect"
+    if level[node.done] == PARAMS or node.name in ELEMENTWISE or products(node):
+        return None
+    if node.name == "while":
+        return "it is a loop of unknown length"
+    if node.name == "cond" and level[node.inputs[0]] > PARAMS:
+        return "its branch is chosen anew at each step"
+    return None if _can_map(node, level) else "it cannot run for many steps at once"
+
+
+def _can_map(node: Node, level: dict[Any, int]) -> bool:
+    varying = [v for v in node.inputs if not is_literal(v) and level[v] > PARAMS]
+
+    def run(*args: Any) -> Any:
+        given = dict(zip(varying, args, strict=True))
+        fixed = [jnp.zeros(v.shape, v.aval.dtype) if v not in given and not is_literal(v) else None for v in node.inputs]
+        return apply(node, [given.get(v, number(v) if f is None else f) for v, f in zip(node.inputs, fixed, strict=True)])
+
+    try:
+        jax.eval_shape(jax.vmap(run), *(jax.ShapeDtypeStruct((2, *v.shape), v.aval.dtype) for v in varying))
+    except (NotImplementedError, TypeError, ValueError):
+        return False
+    return True
+
+
+def piece_length(taken: Schedule, n_steps: int) -> int:
+    """Steps a piece: as many as keep what lies between the loops in the cache, and a divisor of the whole if possible."""
+    bytes_a_step = 0
+    for section in taken.sections:
+        made = [v for v in section.seqs if v.node.primitive is not None]
+        bytes_a_step = max(bytes_a_step, sum(v.bytes for v in made), _product_bytes(section))
+    bytes_a_step = max(bytes_a_step, max((v.bytes for a in taken.actions if isinstance(a, Node) for v in a.outputs), default=0))
+    if bytes_a_step * n_steps <= 2 * _PIECE_BYTES:
+        return n_steps
+    target = max(1, min(n_steps, _PIECE_BYTES // max(1, bytes_a_step)))
+    near = [k for k in range(max(1, target // 2), 2 * target + 1) if n_steps % k == 0]
+    return min(near, key=lambda k: abs(math.log(k / target))) if near else target
+
+
+def _product_bytes(section: Section) -> int:
+    return sum(v.bytes for node in section.part.nodes if products(node) for v in node.outputs)
