@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from . import _inputs, _tree
 from ._errors import SequenceError
+from ._jaxpr.versions import warn_of_slow_scan
 from ._loop import Loop
+from ._notes import users_line
 from ._options import Options
 from ._precision import warn_of_low_precision
 from ._rewrite import debug, last_output, masking, no_output, progress, resets, stop, valid_steps
@@ -118,6 +120,8 @@ def _batch_ndim(cell: Any, xs: Any, batch: Batch | None) -> int | None:
 def _execute(loop: Loop, options: Options) -> tuple[Any, Any]:
     if loop.n_steps == 0:  # not left to the runners: lax.scan refuses it under `jax.disable_jit`
         return loop.run_empty()
+    if options.method == "sequential":
+        warn_of_slow_scan(loop.output, loop.n_steps, options.unroll, users_line() + 1)
     if options.method == "sequential" and options.optimize and not options.debug:
         return optimized(loop, options.unroll, options.optimize)
     if options.method == "sequential":
