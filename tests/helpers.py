@@ -115,6 +115,17 @@ def lotka(params, t, y, u):
     return params["r"] * y * (1 - y * params["a"]) + 0.1 * u * jnp.sin(t)[..., None]
 
 
+def elman(params, h, x):
+    """An Elman network without a bias, as a user writes it."""
+    h = jnp.tanh(x @ params["w_x"] + h @ params["w_h"])
+    return h, h
+
+
+ELMAN_PARAMS = {"w_x": jnp.arange(12.0).reshape(3, 4) / 10 - 0.5, "w_h": jnp.eye(4) * 0.7 + 0.1}
+XS = 0.2 + jnp.arange(30.0).reshape(5, 2, 3) / 20
+"""Five steps of two rows for it."""
+
+
 INTEGRATOR = rs.ode.Midpoint(lotka, 0.1)
 CELLS = [
     library(rs.cells.Linear(3, 4)),
