@@ -1,0 +1,207 @@
+"""The page that `step_time` writes, `step_time.md`: verdicts, tables for each cell, who took part, how it was done."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import timing
+from .step_report import (
+    COLUMNS,
+    LIBRARY,
+    TARGETS,
+    USERS,
+    Verdict,
+    against,
+    blocks,
+    fastest_peer,
+    geomean,
+    long_rows,
+    seven,
+    timed,
+    times_plain,
+    verdict_text,
+    verdicts,
+)
+
+
+NAMES = {
+    "plain": "lax.scan", "rnnscan": "rnnscan", "linen": "Flax linen", "linen-optimized": "Flax linen, optimized",
+    "nnx": "Flax nnx", "haiku": "Haiku", "equinox": "Equinox", "keras": "Keras 3 on JAX",
+    "jax-rnn": "jax.experimental.rnn", "torch": "torch",
+}  # fmt: skip
+CELL_NAMES = {
+    "elman": "Elman", "lstm": "LSTM", "gru": "GRU", "concat-lstm": "user's cell: TF-style concat LSTM",
+    "leaky": "user's cell: leaky integrator, two layers, softmax", "norm-gru": "user's cell: layer-norm GRU",
+}  # fmt: skip
+JOB_NAMES = {"train": "training step", "train_dx": "training step with dx", "forward": "forward"}
+Table = list[Sequence[str]]
+
+
+def table(head: Sequence[str], rows: Table) -> str:
+    line = lambda cells: "| " + " | ".join(cells) + " |"
+    return "\n".join([line(head), line(["---"] + ["---:"] * (len(head) - 1)), *map(line, rows)])
+
+
+def shape_text(block: dict[str, Any]) -> str:
+    return ", ".join(map(str, block["shape"]))
+
+
+def number(value: float | None, unit: str = "x") -> str:
+    return "-" if value is None else f"{value:.2f}{unit}"
+
+
+def milliseconds(block: dict[str, Any], name: str) -> str:
+    return f"{1e3 * block['contenders'][name]['seconds']['median']:.4g}" if timed(block, name) else "-"
+
+
+def verdict_table(record: dict[str, Any], dtype: str = "float32") -> str:
+    found: dict[tuple[str, str], Verdict] = {(v.target.name, v.column): v for v in verdicts(record, dtype)}
+    text = lambda target, column: verdict_text(found[target.name, column]) if (target.name, column) in found else "-"
+    head = (
+        "rnnscan is ... times faster",
+        "than the fastest JAX peer",
+        "than plain lax.scan, user's cells",
+        "than torch",
+    )
+    return table(head, [(target.name, *(text(target, column) for column in COLUMNS)) for target in TARGETS])
+
+
+def cell_table(record: dict[str, Any], job: str, cell: str, dtype: str) -> str:
+    """One row a shape: rnnscan against plain lax.scan, the fastest JAX peer and torch, with quartiles; then means."""
+    chosen = blocks(record, job, dtype, (cell,))
+    rows: Table = []
+    columns = {
+        "lax.scan": lambda b: against(b, "plain"), "peer": lambda b: against(b, fastest_peer(b)),
+        "torch": lambda b: against(b, "torch"), "compile": lambda b: times_plain(b, "compile"),
+        "temporaries": lambda b: times_plain(b, "temporaries"),
+    }  # fmt: skip
+    for block in chosen:
+        peer = fastest_peer(block)
+        found = {name: column(block) for name, column in columns.items()}
+        rows.append((
+            shape_text(block), milliseconds(block, "plain"), milliseconds(block, "rnnscan"),
+            timing.times(found["lax.scan"]), "-" if peer is None else f"{timing.times(found['peer'])} {NAMES[peer]}",
+            timing.times(found["torch"]), number(found["compile"]["median"]), number(found["temporaries"]["median"]),
+        ))  # fmt: skip
+    kinds = {
+        "geometric mean, seven shapes": seven,
+        "geometric mean, all": list,
+        "H >= 512, B <= 16, T >= 500": long_rows,
+    }
+    for name, kind in kinds.items():
+        means = [number(geomean(column(b)["median"] for b in kind(chosen))) for column in columns.values()]
+        rows.append((name, "", "", *means))
+    slowest = lambda column: min((m for b in chosen if (m := column(b)["median"]) is not None), default=None)
+    most = lambda column: max((m for b in chosen if (m := column(b)["median"]) is not None), default=None)
+    worst = [number((most if name in ("compile", "temporaries") else slowest)(c)) for name, c in columns.items()]
+    rows.append(("worst", "", "", *worst))
+    head = ("T, B, in, H", "lax.scan, ms", "rnnscan, ms", "against lax.scan", "against the fastest JAX peer")
+    return table((*head, "against torch", "compile / lax.scan", "temporaries / lax.scan"), rows)
+
+
+def everyone_table(record: dict[str, Any], job: str, cell: str, dtype: str) -> str:
+    """One row a contender: median ms and, in brackets, how many times rnnscan's time that is, paired."""
+    chosen = blocks(record, job, dtype, (cell,))
+    present = [name for name in NAMES if any(timed(b, name) for b in chosen)]
+
+    def text(block: dict[str, Any], name: str) -> str:
+        return f"{milliseconds(block, name)} ({number(against(block, name)['median'])})" if timed(block, name) else "-"
+
+    rows: Table = []
+    for name in present:
+        mean = geomean(against(b, name)["median"] for b in seven(chosen))
+        rows.append((NAMES[name], *(text(b, name) for b in chosen), number(mean)))
+    return table(("ms (times rnnscan's)", *map(shape_text, chosen), "mean of seven"), rows)
+
+
+def compile_table(record: dict[str, Any], cell: str, dtype: str) -> str:
+    """One row a contender: seconds to trace and compile a training step, and MiB of temporaries."""
+    chosen = blocks(record, "train", dtype, (cell,))
+
+    def text(block: dict[str, Any], name: str) -> str:
+        found = block["contenders"].get(name, {})
+        if not timed(block, name) or "compile_s" not in found:
+            return "-"
+        memory = "-" if found["temp_bytes"] is None else f"{found['temp_bytes'] / 2**20:.1f}"
+        return f"{timing.spread(found['compile_s'])['median']:.2f} s, {memory} MiB"
+
+    present = [name for name in NAMES if name != "torch" and any(timed(b, name) for b in chosen)]
+    return table(("", *map(shape_text, chosen)), [(NAMES[n], *(text(b, n) for b in chosen)) for n in present])
+
+
+def floor_table(record: dict[str, Any], dtype: str) -> str:
+    """The products alone, in ms, and what share of rnnscan's step and forward run they are."""
+    parts = ("loop", "loop back", "hoisted", "weight gradients", "train", "forward")
+    rows: Table = [
+        (f"{f['cell']} ({shape_text(f)})", *(f"{1e3 * f['seconds'][part]['median']:.4g}" for part in parts),
+         *(timing.times(f["share"][job]).replace("x", "", 1) for job in ("train", "forward")))
+        for f in record["floors"] if f["dtype"] == dtype
+    ]  # fmt: skip
+    names = ("h @ w_h, T times", "dz @ w_h.T, T times", "xs @ w_x at once", "weight gradients at once")
+    return table(("ms", *names, "training step", "forward", "share of the step", "share of forward"), rows)
+
+
+def notes(record: dict[str, Any]) -> list[str]:
+    """What each contender is, how far from plain lax.scan its numbers were, and who was left out or failed."""
+    lines: dict[str, float] = {}
+    left_out: dict[str, None] = {}
+    for block in record["blocks"]:
+        for name, found in block["contenders"].items():
+            computes = f"; computes {found['variant']}" if found["variant"] else ""
+            line = f"{NAMES[name]}, {block['cell']}, {block['dtype']}: {found['note']}{computes}"
+            lines[line] = max(lines.get(line, 0.0), found["apart"])
+        for kind, found in (("left out", block["absent"]), ("FAILED", block["failed"])):
+            where = block["cell"] + (f" ({shape_text(block)}) {block['job']}" if kind == "FAILED" else "")
+            left_out |= {
+                f"{kind}: {NAMES[name]}, {where}, {block['dtype']}: {why}": None for name, why in found.items()
+            }
+    return [f"- {line}; at most {apart:.0e} away" for line, apart in lines.items()] + [f"- {line}" for line in left_out]
+
+
+def fewer(record: dict[str, Any], rounds: int = 15) -> dict[str, tuple[int, int]]:
+    """For each job: how many blocks have fewer rounds than this, and the fewest."""
+    found: dict[str, list[int]] = {}
+    for block in record["blocks"]:
+        n = min((c["seconds"]["n"] for c in block["contenders"].values() if "seconds" in c), default=rounds)
+        if n < rounds:
+            found.setdefault(block["job"], []).append(n)
+    return {job: (len(counts), min(counts)) for job, counts in found.items()}
+
+
+def method(record: dict[str, Any]) -> str:
+    machine, settings = record["machine"], record["settings"]
+    packages = ", ".join(
+        f"{p} {machine[p]}" for p in ("jax", "jaxlib", "flax", "dm-haiku", "equinox", "keras", "torch")
+    )
+    said = "; ".join(f"{count} of {job}, at least {least}" for job, (count, least) in fewer(record).items()) or "none"
+    return "\n\n".join([
+        f"{machine['processor']}, {machine['device']}, {settings['threads']} threads; Python {machine['python']}; "
+        f"{packages}; XLA flags: {machine['xla_flags'] or 'none'}; OMP_WAIT_POLICY: "
+        f"{machine['omp_wait_policy'] or 'not set'}; {record['date']}; load average "
+        f"{record['load']['before']} before, {record['load']['after']} after. {record['note']}",
+        "Value and gradient of `mean(ys**2)` with respect to params (and to xs: dx). All contenders of a block (a cell "
+        "at a shape) run in turn, in an order shuffled for each round; a ratio is taken within each round, and its "
+        f"median and [quartiles] are shown. {settings['rounds']} rounds after two calls of warm-up; blocks with fewer "
+        f"than 15: {said}. "
+        f"Compile time is tracing and compiling with empty caches, {settings['compile_rounds']['train']} times for a "
+        "training step. Level and never slower mean at least 0.97. The worst shape is taken over all eight.",
+        "Before it is timed each contender's loss, outputs and gradients are compared with those of plain lax.scan in "
+        "float32, with the same weights. What has a second bias has zeros there, and the gradient of that one is not "
+        "compared; on the GRU's candidate, where the reset acts on it, it is.",
+    ])  # fmt: skip
+
+
+def markdown(record: dict[str, Any]) -> str:
+    parts = ["# step_time", method(record)]
+    for dtype in sorted({b["dtype"] for b in record["blocks"]}, reverse=True):
+        parts += [f"## Targets, {dtype}", verdict_table(record, dtype)]
+        present = [c for c in LIBRARY + USERS if any(b["cell"] == c and b["dtype"] == dtype for b in record["blocks"])]
+        for job, job_name in JOB_NAMES.items():
+            shown = [cell for cell in present if blocks(record, job, dtype, (cell,))]
+            for cell in shown:
+                parts += [f"## {CELL_NAMES[cell]}: {job_name}, {dtype}", cell_table(record, job, cell, dtype)]
+                parts += [everyone_table(record, job, cell, dtype)]
+                if job == "train":
+                    parts += ["Tracing and compiling, and temporaries:", compile_table(record, cell, dtype)]
+        if any(f["dtype"] == dtype for f in record["floors"]):
+            parts += [f"## The measured floor: the products alone, {dtype}", floor_table(record, dtype)]
+    return "\n\n".join([*parts, "## Contenders", "\n".join(notes(record))]) + "\n"
