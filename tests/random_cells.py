@@ -15,6 +15,7 @@ rounding.
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -51,18 +52,33 @@ class RandomCell:
 
     def make(self, weights: Any) -> Callable[..., Any]:
         """The cell, closing over these weights."""
+        return self._written["make"](weights)
+
+    def compiled(self, weights: Any) -> Callable[..., Any]:
+        """The same step compiled by itself, once for all weights."""
+        if self.key is None:
+            return lambda params, carry, x: self._step(weights, params, carry, x)
+        return lambda params, carry, x, rng: self._step(weights, params, carry, x, rng)
+
+    @cached_property
+    def _written(self) -> dict[str, Any]:
         name = f"<cell {self.number}>"
         linecache.cache[name] = (len(self.source), None, self.source.splitlines(True), name)  # tracebacks show it
         namespace = {"jax": jax, "jnp": jnp, "np": np, **FUNCTIONS}
         exec(compile(self.source, name, "exec"), namespace)
-        return namespace["make"](weights)
+        return namespace
+
+    @cached_property
+    def _step(self) -> Callable[..., Any]:
+        return jax.jit(lambda weights, *arguments: self.make(weights)(*arguments))
 
 
 def random_cell(seed: int, number: int) -> RandomCell:
-    """Cell `number` of a seed; between them, `len(OPERATIONS) / 2` cells in a row have every operation."""
+    """Cell `number` of a seed; the first `len(OPERATIONS) / 2` cells have every operation between them, and so on."""
     w = Writer(np.random.default_rng([seed, number]))
     names = list(OPERATIONS)
-    wanted = [names[(2 * number + i) % len(names)] for i in range(2)]
+    turn, place = divmod(number, len(names) // 2)
+    wanted = names[place], names[-1 - (place + turn) % (len(names) - len(names) // 2)]
     others = [name for name in names if name not in RARE]
     kinds = w.choose((("x", "h"),) * 12 + (("x",), ("h",)))  # a map has no carry of its own, a generator no input
     if "x" in kinds:
@@ -70,7 +86,7 @@ def random_cell(seed: int, number: int) -> RandomCell:
         w.inputs["x"] = w.away(w.n_steps, w.rows, w.width["x"])
     if "h" in kinds:
         w.width["h"] = w.size()
-    order = wanted + [w.choose(others) for _ in range(w.integer(1, 4))]
+    order = [*wanted, *(w.choose(others) for _ in range(w.integer(1, 4)))]
     for name in w.numbers.permutation(order):
         OPERATIONS[str(name)](w)
     if "h" in kinds:

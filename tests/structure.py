@@ -49,7 +49,7 @@ class Loop:
 
 def loops(function: Callable[..., Any], *args: Any) -> list[Loop]:
     """The outermost loops of `jax.jit(function)`, in the order in which they run."""
-    return _Module(jax.jit(function).lower(*args).compiler_ir()).loops()
+    return _Module(jax.jit(function).lower(*args).compiler_ir()).read()[1]
 
 
 def per_step(function: Callable[..., Any], *args: Any) -> list[Loop]:
@@ -62,14 +62,20 @@ def per_step(function: Callable[..., Any], *args: Any) -> list[Loop]:
     return list(innermost(loops(function, *args)))
 
 
+def contents(function: Callable[..., Any], *args: Any) -> tuple[Counter[str], list[Loop]]:
+    """How often each operation stands outside the loops, and the loops: all that is compiled, but for the order."""
+    ops, found = _Module(jax.jit(function).lower(*args).compiler_ir()).read()
+    return Counter({name: n for name, n in ops.items() if not name.startswith("func.")}), found
+
+
 class _Module:
     """A StableHLO module, read through MLIR's Python objects."""
 
     def __init__(self, module: Any):
         self.functions = {_text(op.attributes["sym_name"]): op for op in module.body.operations}
 
-    def loops(self) -> list[Loop]:
-        return self._read(self.functions["main"], 0)[1]
+    def read(self) -> tuple[Counter[str], list[Loop]]:
+        return self._read(self.functions["main"], 0)
 
     def _read(self, op: Any, depth: int) -> tuple[Counter[str], list[Loop]]:
         """The operations inside one operation, and the loops among them."""
