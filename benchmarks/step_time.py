@@ -119,13 +119,20 @@ def rounded(samples: list[float]) -> list[float]:
 
 
 def expected_s(problem: Problem, job: str, names: list[str], rounds: int, compile_rounds: int) -> float:
-    """A rough guess, from the products at 60 GFLOP/s, 20 us a step and 0.8 s a compilation: for the time to go only."""
+    """A rough guess, from the products at 120 GFLOP/s, 30 us a step and 0.8 s a compilation: for the time to go only."""
     T, B, n_in, n = problem.shape
     columns = {"elman": 1, "lstm": 4, "concat-lstm": 4}.get(problem.cell, 3)
-    step = 2 * B * (n_in + n) * columns * n / 60e9 + 20e-6
-    calls = (rounds + 2) * {"forward": 1, "train": 3, "train_dx": 3.5}[job]
+    step = 2 * B * (n_in + n) * columns * n / 120e9 + 30e-6
     taking_part = [name for name in names if problem.cell in LIBRARY_CELLS or name in OURS]
-    return len(taking_part) * (calls * T * step + (compile_rounds + 0.3) * 0.8)
+    round_s = len(taking_part) * T * step * {"forward": 1, "train": 3, "train_dx": 3.5}[job]
+    if job == "train_dx":
+        rounds = rounds_with_dx(rounds, round_s)
+    return (rounds + 2) * round_s + len(taking_part) * (compile_rounds + 0.3) * 0.8
+
+
+def rounds_with_dx(rounds: int, round_s: float) -> int:
+    """As many as fit into DX_BUDGET_S; not under LEAST_ROUNDS, not over `rounds`."""
+    return min(rounds, max(LEAST_ROUNDS, int(DX_BUDGET_S / round_s)))
 
 
 def run_all(options: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def run_all(options: argparse.Namespace, path: Path) -> dict[str, Any]:
         for job in options.jobs:
             rounds = options.rounds
             if job == "train_dx" and round_s:
-                rounds = min(rounds, max(LEAST_ROUNDS, int(DX_BUDGET_S / (1.2 * round_s))))
+                rounds = rounds_with_dx(rounds, 1.2 * round_s)
             block = measure(problem, job, options.contenders, rounds, options.compile_rounds[job])
             if job == "train":
                 round_s = sum(c["seconds"]["median"] for c in block["contenders"].values() if "seconds" in c)

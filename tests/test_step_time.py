@@ -249,3 +249,8 @@ def test_arguments_that_mean_nothing_are_refused(capsys):
         with pytest.raises(SystemExit):
             step_time.main(bad)
     assert "'elmo' is not one of elman, lstm, gru" in capsys.readouterr().err
+
+
+def test_the_job_with_dx_keeps_its_rounds_while_they_are_cheap():
+    assert [step_time.rounds_with_dx(15, seconds) for seconds in (0.1, 2.0, 3.0, 100.0)] == [15, 15, 10, 5]
+    assert step_time.rounds_with_dx(2, 100.0) == 2
