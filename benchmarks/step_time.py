@@ -119,7 +119,7 @@ def rounded(samples: list[float]) -> list[float]:
 
 
 def expected_s(problem: Problem, job: str, names: list[str], rounds: int, compile_rounds: int) -> float:
-    """A rough guess, from the products at 120 GFLOP/s, 30 us a step and 0.8 s a compilation: for the time to go only."""
+    """A rough guess of the time to go: products at 120 GFLOP/s, 30 us a step, 0.8 s a compilation."""
     T, B, n_in, n = problem.shape
     columns = {"elman": 1, "lstm": 4, "concat-lstm": 4}.get(problem.cell, 3)
     step = 2 * B * (n_in + n) * columns * n / 120e9 + 30e-6
