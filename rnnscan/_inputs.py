@@ -4,6 +4,7 @@ Shapes and dtypes are checked always. Values are checked where they can be seen,
 are clipped to [0, T] instead.
 """
 
+import operator
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
@@ -44,12 +45,33 @@ def check_arrays(**trees: Any) -> None:
             raise TypeError(f"`{name}` must be an array or a number, got {came}{hint}")
 
 
+def whole(
+    name: str, value: Any, least: int = 0, *, too_small: str = "", traced: str = "", error: type = SequenceError
+) -> int:
+    """A whole number of at least `least` as a Python int; `True`, `3.7` and traced values are none.
+
+    `too_small` and `traced` say more about such a value, `error` is what is raised for one that is too small.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except Exception as cause:  # a traced value has an error of its own
+        why = ""
+        if isinstance(value, jax.core.Tracer):
+            why = f": it is a traced value, and must be known when the program is traced{traced}"
+        raise TypeError(f"`{name}` must be an int, got {value!r}{why}") from cause
+    if number < least:
+        raise error(f"`{name}` must be >= {least}, got {number}{too_small}")
+    return number
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _as_array(name: str, value: Any, expected: str) -> Any:
+def as_array(name: str, value: Any, expected: str) -> Any:
     """An argument given as an array or as nested lists, TypeError if it cannot be an array.
 
     What is not yet a JAX array becomes a NumPy one: without x64 JAX would cut the int64 number 2**32 + 3 to 3.
@@ -129,7 +151,7 @@ def check_lengths(
     lengths: Any, xs: Any, longest: int, time_axis: int, x_ndim: int = 0, root: str = "xs", name: str = "lengths"
 ) -> jax.Array:  # fmt: skip
     """`lengths` as an int32 array; integers, of the batch shape, and within [0, longest] where they can be seen."""
-    lengths = _as_array(name, lengths, "integers, one for each row")
+    lengths = as_array(name, lengths, "integers, one for each row")
     if lengths.dtype == jnp.bool_:
         raise TypeError(
             f"`{name}` must be integers, got {_tree.describe(lengths)}; an array of bools is a mask: `mask=`"
@@ -137,6 +159,11 @@ def check_lengths(
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"`{name}` must be integers, got {lengths.dtype}; write `jnp.asarray({name}, jnp.int32)`")
     check_batch(name, lengths.shape, xs, time_axis, x_ndim, root)
+    return within(name, lengths, longest)
+
+
+def within(name: str, lengths: Any, longest: int) -> jax.Array:
+    """Integers as an int32 array in [0, longest]; those that can be seen must be, traced ones are clipped."""
     if _tree.is_concrete(lengths):
         values = np.asarray(lengths)
         wrong = np.argwhere((values < 0) | (values > longest))
@@ -153,7 +180,7 @@ def check_flags(
     name: str, flags: Any, xs: Any, n_steps: int | None, time_axis: int, x_ndim: int = 0
 ) -> jax.Array:  # fmt: skip
     """`mask` or `resets` as a bool array of shape (T, *batch), time on `time_axis`."""
-    flags = _as_array(name, flags, "bool of shape (T, *batch)")
+    flags = as_array(name, flags, "bool of shape (T, *batch)")
     shape = next((jnp.shape(leaf) for leaf in jax.tree.leaves(xs) if jnp.ndim(leaf) > time_axis), None)
     rows = None if shape is None else _without(shape, time_axis)
     if flags.dtype != jnp.bool_:

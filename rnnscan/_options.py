@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import SequenceError
+from ._inputs import whole
 
 
 METHODS = ("sequential", "unrolled", "reference")
@@ -70,8 +70,8 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
             "your cell recomputes each step in the backward pass (pass `carry=` then: it is a function like any other)."
         )
     given["optimize"] = _rewrites(optimize)
-    given["n_steps"] = whole("n_steps", given["n_steps"], optional=True)
-    given["time_axis"] = whole("time_axis", given["time_axis"])
+    given["n_steps"] = number_of_steps("n_steps", given["n_steps"])
+    given["time_axis"] = whole("time_axis", given["time_axis"], too_small=": count from the first axis")
     given["carry_dtype"] = floating("carry_dtype", given["carry_dtype"])
     given["unroll"] = _unroll(given["unroll"], given["method"])
     return Options(**given)
@@ -106,23 +106,10 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def whole(name: str, value: Any, optional: bool = False) -> int | None:
-    if value is None and optional:
-        return None
-    if isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an int, got {value!r}")
-    try:
-        whole = operator.index(value)
-    except Exception as error:
-        hint = ""
-        if type(value).__name__.endswith("Tracer"):
-            hint = ": it is a traced value, and the number of steps is part of the compiled program. Use `lengths=` "
-            hint += "for the number of valid steps of each row"
-        raise TypeError(f"`{name}` must be an int, got {value!r}{hint}") from error
-    if whole < 0:
-        hint = ": count from the first axis" if name == "time_axis" else ""
-        raise SequenceError(f"`{name}` must be >= 0, got {whole}{hint}")
-    return whole
+def number_of_steps(name: str, value: Any) -> int | None:
+    """An int >= 0, or None where nothing was given."""
+    traced = ", as the number of steps is part of it. Use `lengths=` for the number of valid steps of each row"
+    return None if value is None else whole(name, value, traced=traced)
 
 
 def floating(name: str, value: Any) -> Any:

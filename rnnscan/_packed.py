@@ -9,7 +9,8 @@ import numpy as np
 
 from . import _inputs, _tree
 from ._errors import LengthError, SequenceError
-from ._padded import check_sequences, whole
+from ._inputs import whole
+from ._padded import check_sequences
 
 
 _INT32_MAX = 2**31 - 1

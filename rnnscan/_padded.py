@@ -4,7 +4,6 @@ Values are moved with a gather, and what must not show is dropped with `where`: 
 in it reaches neither values nor gradients.
 """
 
-import operator
 from functools import partial
 from typing import Any
 
@@ -93,19 +92,6 @@ def _under(index: jax.Array, leaf: jax.Array) -> jax.Array:
     return index.reshape(index.shape + (1,) * (leaf.ndim - index.ndim))
 
 
-def whole(name: str, value: Any) -> int:
-    """A size or an axis as an int >= 0."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        whole = operator.index(value)
-    except Exception as error:  # a traced value has an error of its own
-        raise TypeError(f"`{name}` must be an int, known when the program is traced; got {value!r}") from error
-    if whole < 0:
-        raise SequenceError(f"`{name}` must be >= 0, got {whole}")
-    return whole
-
-
 def check_sequences(caller: str, root: str, tree: Any, time_axis: int) -> tuple[Any, int]:
     """The tree as arrays, and the number of steps that its leaves share."""
     _inputs.check_arrays(**{root: tree})
@@ -130,7 +116,7 @@ def _checked(caller: str, root: str, tree: Any, lengths: Any, mask: Any, time_ax
     """The tree and what selects its steps, as arrays that fit together."""
     if lengths is not None and mask is not None:
         raise ValueError(f"`{caller}`: give `lengths` or `mask`, not both")
-    tree, n_steps = check_sequences(caller, root, tree, whole("time_axis", time_axis))
+    tree, n_steps = check_sequences(caller, root, tree, _inputs.whole("time_axis", time_axis))
     if mask is not None:
         mask = _inputs.check_flags("mask", mask, tree, None, time_axis)
         if mask.ndim <= time_axis:

@@ -12,7 +12,7 @@ from . import _inputs, _tree
 from ._cache import run_cached
 from ._errors import SequenceError
 from ._foreign import refuse, refusing
-from ._options import Options, read_options, whole
+from ._options import Options, number_of_steps, read_options
 from ._program import Arrays, run, run_until
 from ._rewrite import report
 from ._types import check_callable, name_of, rng_name, rng_use
@@ -182,7 +182,7 @@ def scan_until(
             "`scan_until` without xs needs `max_steps`, a bound on the number of steps: the outputs have this length, "
             "and a loop without a bound has no reverse-mode derivative."
         )
-    given = {**DEFAULTS, **options, "n_steps": whole("max_steps", max_steps, optional=True), "until": until}
+    given = {**DEFAULTS, **options, "n_steps": number_of_steps("max_steps", max_steps), "until": until}
     try:
         return ScanUntil(*launch("scan_until", run_until, cell, params, carry, xs, **given))
     except SequenceError as error:

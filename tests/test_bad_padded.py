@@ -81,7 +81,7 @@ PACK = [
     fails("pack total negative", SEQUENCE, later(pack, XS, [3, 5], total=-1), "`total` must be >= 0, got -1"),
     fails("pack total 8.0", TypeError, later(pack, XS, [3, 5], total=8.0), "`total` must be an int"),
     fails("pack total traced", TypeError, lambda: jax.jit(lambda n: pack(XS, [1, 2], total=n))(3),
-          "`total` must be an int, known when the program is traced"),
+          "`total` must be an int, got ...it is a traced value, and must be known when the program is traced"),
     fails("pack traced lengths", TypeError, traced(pack, XS, [3, 5]),
           "`pack` got traced lengths, so it cannot know the shape of its result: pass `total=`"),
 ]  # fmt: skip

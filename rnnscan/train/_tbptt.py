@@ -5,7 +5,6 @@ block and starts from a carry without derivatives. The windows do not depend on 
 as one scan of k2 steps over a batch of windows, after a scan without derivatives has found the carries they start from.
 """
 
-import operator
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -21,6 +20,7 @@ from .._options import Options
 from .._program import Arrays, run, time_back, time_first
 from .._rewrite import valid_steps
 from .._scan import DEFAULTS, check_options, launch
+from ._checks import check_count
 
 
 def tbptt(
@@ -67,7 +67,7 @@ def tbptt(
     >>> [float(jax.grad(last)(1.0, k2)) for k2 in (1, 2, 4)]  # h_2 = 3; h_2 + h_1; h_2 + h_1 + h_0
     [3.0, 5.0, 6.0]
     """
-    k1, k2 = _steps("k1", k1), _steps("k2", k2)
+    k1, k2 = check_count(k1, "k1", least=1), check_count(k2, "k2", least=1)
     if k2 < k1:
         raise ValueError(
             f"`k2` = {k2} is less than `k1` = {k1}: the first {k1 - k2} steps of each block would get no derivative. "
@@ -77,16 +77,6 @@ def tbptt(
     given = {**DEFAULTS, **options}
     carry, ys = launch("tbptt", _program(k1, k2), cell, params, carry, xs, **given)
     return carry, ys
-
-
-def _steps(name: str, value: Any) -> int:
-    try:
-        steps = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an int, a number of steps; got {value!r}") from None
-    if steps < 1 or isinstance(value, bool):
-        raise ValueError(f"`{name}` must be an int >= 1, a number of steps; got {value!r}")
-    return steps
 
 
 def _check_options(options: dict[str, Any]) -> None:

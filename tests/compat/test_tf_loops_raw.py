@@ -157,8 +157,8 @@ FAULTS = [
     fails("no bound and no params", TypeError, lambda: raw_rnn(CELL, reader()), "Params come after the cell, "
           "`raw_rnn(cell, params, ...)`"),
     fails("params missing", TypeError, lambda: raw_rnn(CELL, loop_fn=reader(), max_steps=2), "without `params`"),
-    fails("float bound", TypeError, raw(reader(), max_steps=3.5), "max_steps as an int, got 3.5"),
-    fails("negative bound", rs.SequenceError, raw(reader(), max_steps=-1), "max_steps >= 0, got -1"),
+    fails("float bound", TypeError, raw(reader(), max_steps=3.5), "`max_steps` must be an int, got 3.5"),
+    fails("negative bound", rs.SequenceError, raw(reader(), max_steps=-1), "`max_steps` must be >= 0, got -1"),
     fails("no function", TypeError, raw(INPUTS), "takes a function `loop_fn`, got a"),
     fails("four values", rs.CellOutputError, raw(lambda *given: reader()(*given)[:4]), "must return (finished, "
           "next_input, next_cell_state, emit_output, next_loop_state)...returned 4 values"),

@@ -164,7 +164,7 @@ def test_a_second_call_compiles_nothing():
 
 
 BAD = [
-    ({"k1": 0}, ValueError, "`k1` must be an int >= 1"),
+    ({"k1": 0}, ValueError, "`k1` must be >= 1, got 0"),
     ({"k2": 2.5}, TypeError, "`k2` must be an int.*2.5"),
     ({"k1": 3, "k2": 2}, ValueError, "first 1 steps of each block would get no derivative"),
     ({"reverse": True}, ValueError, "does not take `reverse=True`"),

@@ -168,13 +168,7 @@ def check_lengths(caller: str, sequence_length: Any, n_steps: int, batch_size: i
     if sequence_length is None:
         return None
     expected = f"integers of shape (batch,) = ({batch_size},), one for each row"
-    try:
-        known = _tree.is_concrete(sequence_length)
-        lengths = np.asarray(sequence_length) if known else jnp.asarray(sequence_length)
-    except (TypeError, ValueError) as error:  # ragged lists, for one
-        raise TypeError(f"`{caller}`: `sequence_length` must be {expected}; got {sequence_length!r}.") from error
-    if lengths.size == 0 and not hasattr(sequence_length, "dtype"):
-        lengths = lengths.astype(np.int32)  # NumPy makes an empty list float
+    lengths = _inputs.as_array("sequence_length", sequence_length, expected)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
             f"`{caller}`: `sequence_length` must be {expected}; got {lengths.dtype}. Write "
@@ -182,14 +176,7 @@ def check_lengths(caller: str, sequence_length: Any, n_steps: int, batch_size: i
         )
     if lengths.shape != (batch_size,):
         raise LengthError(f"`{caller}`: `sequence_length` has shape {lengths.shape}, expected {expected}.")
-    wrong = np.flatnonzero((lengths < 0) | (lengths > n_steps)) if known else np.zeros(0)
-    if wrong.size:
-        row = int(wrong[0])
-        problem = f"exceeds T = {n_steps}" if lengths[row] > 0 else "is negative"
-        raise LengthError(
-            f"`{caller}`: `sequence_length[{row}]` = {lengths[row]} {problem}; a row has between 0 and T valid steps."
-        )
-    return jnp.clip(lengths, 0, min(n_steps, np.iinfo(lengths.dtype).max)).astype(jnp.int32)
+    return _inputs.within("sequence_length", lengths, n_steps)
 
 
 def first_state(

@@ -1,6 +1,5 @@
 """`raw_rnn`: TensorFlow 1's loop whose inputs, state, outputs and end are decided by a function of the user's."""
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -234,8 +233,4 @@ def _limit(max_steps: Any) -> int:
             "`raw_rnn` needs `max_steps`, a bound on the number of steps: its outputs have this length, and a loop "
             "without a bound has no reverse-mode derivative."
         )
-    if isinstance(max_steps, bool) or not hasattr(max_steps, "__index__"):
-        raise TypeError(f"`raw_rnn` takes max_steps as an int, got {max_steps!r}.")
-    if operator.index(max_steps) < 0:
-        raise SequenceError(f"`raw_rnn` takes max_steps >= 0, got {max_steps}.")
-    return operator.index(max_steps)
+    return _inputs.whole("max_steps", max_steps)

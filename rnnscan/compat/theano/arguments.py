@@ -1,7 +1,6 @@
 """What `theano.scan` is called with, brought to one form: sequences as tap slices, outputs as initial rows."""
 
 import functools
-import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 
 from ..._errors import SequenceError, TapError
 from ..._foreign import refusing
-from ..._inputs import check_arrays
+from ..._inputs import check_arrays, whole
 from ..._rewrite.taps import Taps, check_output_taps, each, reach, read_taps, tapped, usable
 
 
@@ -117,16 +116,7 @@ def _count_steps(n_steps: Any, lengths: dict[str, int]) -> int:
             "`n_steps` is a traced value, but the number of steps is part of the compiled program. Pass a Python int "
             "(`jax.jit(..., static_argnames=...)`), or a bound and `until`."
         )
-    try:
-        steps = operator.index(n_steps)
-    except TypeError:
-        raise TypeError(f"`n_steps` must be an int, got {n_steps!r}") from None
-    if isinstance(n_steps, bool):
-        raise TypeError(f"`n_steps` must be an int, got {n_steps!r}")
-    if steps < 0:
-        raise SequenceError(
-            f"`n_steps` must be >= 0, got {steps}; to visit a sequence from its end: go_backwards=True."
-        )
+    steps = whole("n_steps", n_steps, too_small="; to visit a sequence from its end: go_backwards=True.")
     for name, length in lengths.items():
         if length < steps:
             raise SequenceError(f"`n_steps={steps}`, but `{name}` has only {length} steps (after its taps).")
