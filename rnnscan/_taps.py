@@ -133,7 +133,7 @@ class _Until:
 
 def _time_axis(options: dict[str, Any]) -> int:
     given = {field.name: options.get(field.name, DEFAULTS[field.name]) for field in fields(Options)}
-    return read_options(remat=None, optimize=True, **given).time_axis
+    return read_options(remat=None, **given).time_axis
 
 
 def _is_none(value: Any) -> bool:
