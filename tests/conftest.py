@@ -42,6 +42,10 @@ def pytest_configure_node(node):
     node.workerinput["cells_seed"] = node.config.option.cells_seed
 
 
+def pytest_report_header(config):
+    return f"random cells: {config.option.cells}, seed {config.option.cells_seed}"
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
