@@ -1,96 +1,169 @@
-"""The derivative of one step as a linear graph with few coefficients.
+"""The derivative of one step as a linear graph with few coefficients and few sequences.
 
 JAX linearises a step equation by equation, with a coefficient for each: `sigmoid` alone brings two. Along a chain of
 elementwise operations coefficients multiply, so that one is enough from each product's result to the next product's
 operand; sums are kept where a product of coefficients would make more of them (Griewank & Walther, "Evaluating
 Derivatives", ch. 9: elimination of the vertices of a linearised graph). What is left is what must be stored.
+
+What a tangent loop reads as a sequence, its transpose writes as one. So tangents that meet in a sum before they meet
+the carry's are added up before the loop, and those of gates join before the product's result is split.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from jax import lax
 
-from .graph import Builder, Node, Value, in_order, number
+from .algebra import ELEMENTWISE
+from .graph import Builder, Node, Value, in_order, number, rewritten
 
 
 Terms = list[tuple[Value | None, Value]]  # coefficient, None being 1, and what it multiplies
 
 
-def collapse(outputs: Sequence[Value], tangents: Sequence[Value], build: Builder) -> list[Value]:
-    """The same linear functions of `tangents`, with the coefficients along each chain multiplied together."""
-    linear = set(tangents)
-    sums: dict[Value, Terms] = {v: [(None, v)] for v in tangents}
-    for node in in_order(outputs, lambda v: v in linear):
-        if not any(v in linear for v in node.inputs):
-            continue
-        linear.update(node.outputs)
-        found = _terms(node, linear, sums, build)
-        if found is not None:
-            sums[node.outputs[0]] = found
-            continue
-        inputs = tuple(as_one(sums, v, build) if v in linear else v for v in node.inputs)
-        made = build.keep(node.primitive, inputs, node.params, node.avals, node.context, node.effects)
-        sums.update((old, [(None, new)]) for old, new in zip(node.outputs, made.outputs, strict=True))
-    return [as_one(sums, v, build) if v in linear else v for v in outputs]
+class Linear:
+    """Linear functions of `carried`, tangents of the carry, and of `read`, tangents that are known before the loop."""
+
+    def __init__(self, carried: Sequence[Value], read: Sequence[Value], build: Builder):
+        self.build = build
+        self.linear = {*carried, *read}
+        self.early = set(read)  # linear, and made of no carried tangent
+        self._sums: dict[Value, Terms] = {v: [(None, v)] for v in (*carried, *read)}
+
+    def collapse(self, outputs: Sequence[Value]) -> list[Value]:
+        """The same functions with the coefficients along each chain multiplied together."""
+        old = set(self._sums)
+        for node in in_order(outputs, lambda v: v in old):
+            if not any(v in self._sums for v in node.inputs):
+                continue
+            terms = self._terms(node)
+            if terms is not None:
+                self._sums[node.outputs[0]] = terms
+                continue
+            inputs = tuple(self._one(v) if v in self._sums else v for v in node.inputs)
+            made = self._keep(node, inputs)
+            self._sums.update((v, [(None, new)]) for v, new in zip(node.outputs, made.outputs, strict=True))
+        outputs = [self._one(v) if v in self._sums else v for v in outputs]
+        return self._join_before_splits(outputs)
+
+    def _keep(self, node: Node, inputs: tuple[Value, ...]) -> Node:
+        made = self.build.keep(node.primitive, inputs, node.params, node.avals, node.context, node.effects)
+        self._note(made)
+        return made
+
+    def _note(self, node: Node) -> None:
+        """Remembers what a new node's outputs are."""
+        if any(v in self.linear for v in node.inputs):
+            self.linear.update(node.outputs)
+            known = [v for v in node.inputs if v not in self.linear]
+            if all(v in self.early for v in node.inputs if v in self.linear) and (
+                node.name in ELEMENTWISE or all(map(_is_constant, known))
+            ):
+                self.early.update(node.outputs)
+
+    def _terms(self, node: Node) -> Terms | None:
+        """The result of a sum or of a product with a known factor as terms; None for any other operation."""
+        shape = node.outputs[0].shape
+        if any(v in self._sums and v.shape != shape for v in node.inputs):
+            return None  # it is broadcast as well
+        if node.name in ("add_any", "add", "sub") and all(v in self._sums for v in node.inputs):
+            first, second = (self._sums[v] for v in node.inputs)
+            if node.name == "sub":
+                second = [(self._negative(c, v), v) for c, v in second]
+            return self._merged([*first, *second])
+        if node.name == "neg":
+            return [(self._negative(c, v), v) for c, v in self._few(node.inputs[0])]
+        if node.name == "mul" or (node.name == "div" and node.inputs[0] in self._sums):
+            value, factor = node.inputs if node.inputs[0] in self._sums else node.inputs[::-1]
+            return [(self._times(node, c, factor, v), v) for c, v in self._few(value)]
+        return None
+
+    def _few(self, value: Value) -> Terms:
+        """One term: a sum is made a value of its own, so that a factor of it does not multiply all its coefficients."""
+        if len(self._sums[value]) > 1:
+            self._one(value)
+        return self._sums[value]
+
+    def _one(self, value: Value) -> Value:
+        """The sum of its terms as one value of the graph: first what is known early, then parts of a split."""
+        total = None
+        rank = lambda term: 0 if term[1] in self.early else 1 if term[1].node.name == "split" else 2
+        for coefficient, v in sorted(self._sums[value], key=rank):
+            term = v if coefficient is None else self._made(self.build(lax.mul, v, coefficient))
+            total = term if total is None else self._made(self.build(lax.add, total, term))
+        assert total is not None
+        self._sums[value] = [(None, total)]
+        return total
+
+    def _made(self, value: Value) -> Value:
+        self._note(value.node)
+        return value
+
+    def _merged(self, terms: Terms) -> Terms:
+        """Terms of the same value added up."""
+        found: dict[Value, Value | None] = {}
+        for coefficient, v in terms:
+            if v not in found:
+                found[v] = coefficient
+                continue
+            one = self.build.literal(v.aval.dtype.type(1))
+            found[v] = self.build(lax.add, found[v] or one, coefficient or one)
+        return [(c, v) for v, c in found.items()]
+
+    def _negative(self, coefficient: Value | None, value: Value) -> Value:
+        if coefficient is None:
+            return self.build.literal(value.aval.dtype.type(-1))
+        held = number(coefficient)
+        return self.build.literal(-held) if held is not None else self.build(lax.neg, coefficient)
+
+    def _times(self, node: Node, coefficient: Value | None, factor: Value, value: Value) -> Value:
+        if node.name == "mul" and coefficient is None:
+            return factor
+        one = self.build.literal(value.aval.dtype.type(1))
+        return self.build(lax.mul if node.name == "mul" else lax.div, coefficient or one, factor)
+
+    def _join_before_splits(self, outputs: list[Value]) -> list[Value]:
+        """`split(a + t)_k + d_k = split(a + (t + concat(d)))_k`, for sequences t and d_k: one sequence for all."""
+        uses = Counter(v for node in in_order(outputs) for v in node.inputs)
+        uses.update(outputs)
+        joined: dict[Node, dict[int, Value]] = {}
+        replaced: dict[Value, tuple[Node, int]] = {}
+        for node in in_order(outputs):
+            if node.name != "add" or sum(v in self.early for v in node.inputs) != 1:
+                continue
+            early, part = node.inputs if node.inputs[0] in self.early else node.inputs[::-1]
+            split = part.node
+            if split.name == "split" and uses[part] == 1 and early.shape == part.shape and self._reads_early(split):
+                joined.setdefault(split, {})[part.index] = early
+                replaced[node.outputs[0]] = split, part.index
+        new_splits: dict[Node, Node] = {}
+
+        def rule(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+            if node in joined:
+                parts = [joined[node].get(i) or self._zeros(v) for i, v in enumerate(node.outputs)]
+                axis = node.params["axis"]
+                both = self._made(self.build(lambda *vs: lax.concatenate(vs, axis), *parts))
+                early, late = inputs[0].node.inputs
+                both = self._made(self.build(lax.add, early, both))
+                new_splits[node] = self._keep(node, (self._made(self.build(lax.add, both, late)),))
+                return new_splits[node].outputs
+            if node.outputs and node.outputs[0] in replaced:
+                split, index = replaced[node.outputs[0]]
+                return [new_splits[split].outputs[index]]
+            made = self._keep(node, inputs)
+            return made.outputs
+
+        return rewritten(outputs, rule, self.build)
+
+    def _reads_early(self, split: Node) -> bool:
+        whole = split.inputs[0].node
+        return whole.name == "add" and whole.inputs[0] in self.early and whole.inputs[1] not in self.early
+
+    def _zeros(self, like: Value) -> Value:
+        return self.build(lambda: jnp.zeros(like.shape, like.aval.dtype))
 
 
-def _terms(node: Node, linear: set[Value], sums: dict[Value, Terms], build: Builder) -> Terms | None:
-    """The result of a sum or of a product with a known factor as terms; None for any other operation."""
-    shape = node.outputs[0].shape
-    if any(v in linear and v.shape != shape for v in node.inputs):
-        return None  # it is broadcast as well
-    if node.name in ("add_any", "add", "sub") and all(v in linear for v in node.inputs):
-        first, second = (sums[v] for v in node.inputs)
-        if node.name == "sub":
-            second = [(_negative(c, v, build), v) for c, v in second]
-        return _merged([*first, *second], build)
-    if node.name == "neg":
-        return [(_negative(c, v, build), v) for c, v in _few(sums, node.inputs[0], build)]
-    if node.name == "mul" or (node.name == "div" and node.inputs[0] in linear):
-        value, factor = node.inputs if node.inputs[0] in linear else node.inputs[::-1]
-        return [(_times(node, c, factor, v, build), v) for c, v in _few(sums, value, build)]
-    return None
-
-
-def _few(sums: dict[Value, Terms], value: Value, build: Builder) -> Terms:
-    """One term: a sum is made a value of its own, so that a factor of it does not multiply all its coefficients."""
-    if len(sums[value]) > 1:
-        sums[value] = [(None, as_one(sums, value, build))]
-    return sums[value]
-
-
-def as_one(sums: dict[Value, Terms], value: Value, build: Builder) -> Value:
-    """The sum of its terms as one value of the graph."""
-    total = None
-    for coefficient, v in sums[value]:
-        term = v if coefficient is None else build(lax.mul, v, coefficient)
-        total = term if total is None else build(lax.add, total, term)
-    assert total is not None
-    sums[value] = [(None, total)]
-    return total
-
-
-def _merged(terms: Terms, build: Builder) -> Terms:
-    """Terms of the same value added up."""
-    found: dict[Value, Value | None] = {}
-    for coefficient, v in terms:
-        if v not in found:
-            found[v] = coefficient
-            continue
-        one = build.literal(v.aval.dtype.type(1))
-        found[v] = build(lax.add, found[v] or one, coefficient or one)
-    return [(c, v) for v, c in found.items()]
-
-
-def _negative(coefficient: Value | None, value: Value, build: Builder) -> Value:
-    if coefficient is None:
-        return build.literal(value.aval.dtype.type(-1))
-    held = number(coefficient)
-    return build.literal(-held) if held is not None else build(lax.neg, coefficient)
-
-
-def _times(node: Node, coefficient: Value | None, factor: Value, value: Value, build: Builder) -> Value:
-    if node.name == "mul" and coefficient is None:
-        return factor
-    one = build.literal(value.aval.dtype.type(1))
-    return build(lax.mul if node.name == "mul" else lax.div, coefficient or one, factor)
+def _is_constant(value: Value) -> bool:
+    """Whether a value is made of numbers in the program alone."""
+    return all(node.primitive is not None or number(node.outputs[0]) is not None for node in in_order([value]))

@@ -33,8 +33,16 @@ def _product(node: Node, args: list[Any], side: int) -> jax.Array:
 
     XLA's CPU backend takes nearly twice as long for the same product with three axes.
     """
+
+    def product(seq: jax.Array, other: jax.Array) -> jax.Array:
+        return _flat_product(node, seq, other, side)
+
+    # so that the backward pass keeps the sequence, which is there already, and not its reshaped copy
+    return jax.checkpoint(product, prevent_cse=False)(args[side], args[1 - side])
+
+
+def _flat_product(node: Node, seq: jax.Array, other: jax.Array, side: int) -> jax.Array:
     contracted = node.params["dimension_numbers"][0]
-    seq, other = args[side], args[1 - side]
     axes, other_axes = contracted[side], contracted[1 - side]
     free = [i for i in range(seq.ndim - 1) if i not in axes]
     other_free = [i for i in range(other.ndim) if i not in other_axes]

@@ -17,7 +17,8 @@ from .._jaxpr.depend import Counter
 from .._jaxpr.graph import Value, evaluate, in_order, is_literal, number
 from .._jaxpr.many import run_many
 from .._jaxpr.schedule import Schedule, Section
-from .._rewrite.weight_grads import Body, loop_with_rule, plain_loop
+from .._jaxpr.tangent import Body
+from .._rewrite.weight_grads import loop_with_rule, plain_loop
 
 
 Arrays = list[Any]

@@ -1,0 +1,262 @@
+"""One step of a loop as its values and a linear function of tangents, with the constants' tangents tapped in."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .algebra import CARRY, INPUTS, PARAMS, depends_on
+from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
+from .keep import kept
+from .linear import Linear
+from .many import apply_many, evaluate_many
+from .schedule import Section
+
+
+Arrays = list[Any]
+
+_IN_LOOP = ("cond", "while", "custom_vjp_call", "custom_vjp_call_jaxpr")
+"""What cannot be differentiated for many steps at once: under `vmap` both branches of a `cond` would run, and a
+function with a rule for cotangents has none for tangents. The gradients of what they read are summed up in the loop."""
+
+_SUMS = ("add", "add_any", "sub")
+_LINEAR = ("dot_general", "mul", "conv_general_dilated")
+
+
+def is_float(x: Any) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+@dataclass(frozen=True)
+class Body:
+    """One loop as a function of arrays: its constants, its state (the carry, then last values) and its sequences."""
+
+    section: Section
+
+    def __call__(
+        self, consts: Arrays, state: Arrays, seqs: Arrays, run: Callable[..., list[Any]] = apply
+    ) -> tuple[Arrays, Arrays]:
+        """`(new state, values wanted at this step)`."""
+        s = self.section
+        env = dict(zip([*s.consts, *s.carry, *s.seqs], [*consts, *state[: len(s.carry)], *seqs], strict=True))
+        found = evaluate([*s.effects, *s.new_carry, *s.lasts, *s.cuts], env, run)[len(s.effects) :]
+        n = len(s.new_carry) + len(s.lasts)
+        return found[:n], found[n:]
+
+    def first_state(self, carry: Arrays) -> Arrays:
+        return [*carry, *(jnp.zeros(v.shape, v.aval.dtype) for v in self.section.lasts)]
+
+    def nodes(self) -> list[Node]:
+        s = self.section
+        return [n for n in in_order(s.roots, lambda v: not s.inside(v)) if n in s.part.nodes]
+
+
+@jax.custom_jvp
+def _tapped(out: jax.Array, tap: jax.Array) -> jax.Array:
+    """`out`, with the tangent of `tap` added to its own."""
+    del tap
+    return out
+
+
+@_tapped.defjvp
+def _tapped_rule(primals: Any, tangents: Any) -> Any:
+    (out, _), (d_out, d_tap) = primals, tangents
+    return out, d_out + d_tap
+
+
+class TangentStep:
+    """`values` is the step with what its derivative needs; `tangents` is the step of the tangent loop."""
+
+    def __init__(self, body: Body, primals: tuple[Arrays, Arrays, Arrays], d_consts: list[bool], d_seqs: list[bool]):
+        consts, state, seqs = primals
+        self.consts = body.section.consts
+        self.moving = {v for v, moves in zip(self.consts, d_consts, strict=True) if moves}
+        reads = [n for n in body.nodes() if self.moving & {*n.inputs} and any(v.is_float for v in n.outputs)]
+        self.tapped = [n for n in reads if n.name not in _IN_LOOP]
+        self.summed = [n for n in reads if n.name in _IN_LOOP]
+        self.in_loop = [v for v in self.consts if v in self.moving and any(v in n.inputs for n in self.summed)]
+        self.tap_values = [v for n in self.tapped for v in n.outputs if v.is_float]
+        self._trace(body, consts, state, [x[0] for x in seqs], d_seqs)
+        self._sort()
+
+    def _trace(self, body: Body, consts: Arrays, state: Arrays, x: Arrays, d_seqs: list[bool]) -> None:
+        """Traces the step and its linearisation into one graph."""
+        traced: list[Any] = []
+
+        def both(consts: Arrays, state: Arrays, x: Arrays) -> Any:
+            step, start = self._as_function(body, consts, state, x, d_seqs)
+            _, function, (new_state, cuts, operands) = jax.linearize(step, *start, has_aux=True)
+            traced.extend([jax.make_jaxpr(function)(*start), (len(new_state), len(cuts), len(operands))])
+            return [*new_state, *cuts, *operands, *traced[0].consts]
+
+        closed = jax.make_jaxpr(both)(consts, state, x)
+        linear, counts = traced
+        build = Builder()
+        inputs = new_inputs(closed.in_avals)
+        n, m = len(consts), len(consts) + len(state)
+        self.const_inputs, self.state_inputs, self.seq_inputs = inputs[:n], inputs[n:m], inputs[m:]
+        self.level = dict.fromkeys(self.const_inputs, PARAMS) | dict.fromkeys(self.state_inputs, CARRY)
+        self.level |= dict.fromkeys(self.seq_inputs, INPUTS)
+        values = build.graph(closed, inputs, [build.literal(c) for c in closed.consts])
+        self.effects = list(build.effects)
+        self.new_state, self.cuts, operands, coefficients = _groups(values, counts)
+        rest = iter(operands)
+        self.operands = {n: [next(rest) for v in n.inputs if self._varies(v)] for n in self.tapped}
+        given = new_inputs(linear.in_avals)
+        last = len(given) - len(self.in_loop)
+        self.n_state = sum(v.is_float for v in self.new_state)
+        self.d_state, self.d_read, self.d_own = given[: self.n_state], given[self.n_state : last], given[last:]
+        self.linear = Linear([*self.d_state, *self.d_own], self.d_read, build)
+        self.d_outputs = self.linear.collapse(build.graph(linear, given, coefficients))
+
+    def _as_function(
+        self, body: Body, consts: Arrays, state: Arrays, x: Arrays, d_seqs: list[bool]
+    ) -> tuple[Callable[..., Any], Arrays]:
+        """The step as a function of what has a tangent: floats of the carry, sequences, taps, constants read in the
+        loop; and where these stand."""
+        at_taps: dict[Value, Any] = {}
+
+        def keep(node: Node, args: Arrays) -> Arrays:
+            at_taps.update(zip(node.outputs, out := apply(node, args), strict=True))
+            return out
+
+        body(consts, state, x, keep)
+        own = dict(zip(self.consts, consts, strict=True))
+        moves = [is_float(s) for s in state]
+        start = [*_pick(state, moves), *_pick(x, d_seqs), *(at_taps[v] for v in self.tap_values)]
+
+        def step(*d: jax.Array) -> Any:
+            rest = iter(d)
+            here = _put(state, moves, rest), _put(x, d_seqs, rest)
+            taps = {v: next(rest) for v in self.tap_values}
+            moved = dict(zip(self.in_loop, rest, strict=True))
+            operands: Arrays = []
+
+            def run(node: Node, args: Arrays) -> Arrays:
+                if node in self.summed:
+                    args = [moved.get(v, a) for v, a in zip(node.inputs, args, strict=True)]
+                if node in self.tapped:
+                    operands.extend(a for v, a in zip(node.inputs, args, strict=True) if self._varies(v))
+                out = apply(node, args)
+                return [_tapped(o, taps[v]) if v in taps else o for v, o in zip(node.outputs, out, strict=True)]
+
+            new_state, cuts = body(consts, *here, run)
+            return [leaf for leaf in [*new_state, *cuts] if is_float(leaf)], (new_state, cuts, operands)
+
+        return step, [*start, *(own[v] for v in self.in_loop)]
+
+    def _varies(self, value: Value) -> bool:
+        return value not in self.consts and not is_literal(value)
+
+    def _sort(self) -> None:
+        """What the tangent loop reads at each step, what is summed up before it, and what the forward loop keeps."""
+        linear, early = self.linear.linear, self.linear.early
+        read = dict.fromkeys(self.d_outputs)
+        for node in in_order(self.d_outputs, lambda v: v in early or v not in linear):
+            read.update(dict.fromkeys(node.inputs))
+        self.sums = [v for v in read if v in early]
+        needed = {v: None for v in read if v not in linear and not is_literal(v)}
+        self.per_step = [v for v in needed if depends_on(v, self.level) > PARAMS]
+        for node in in_order(self.sums, lambda v: v not in linear):
+            needed.update((v, None) for v in node.inputs if v not in linear and not is_literal(v))
+        for node, operands in self.operands.items():
+            if node.name not in _SUMS:
+                needed.update((v, None) for v in operands if not is_literal(v))
+        self.needed = list(needed)
+        for v in needed:
+            depends_on(v, self.level)
+        self.shifted = {old: new for old, new in zip(self.state_inputs, self.new_state, strict=False) if new in self.cuts}
+        free = {*self.cuts, *self.shifted}
+        self.kept = [v for v in kept(needed, self.level, free) if v not in self.seq_inputs]
+
+    def values(self, consts: Arrays, state: Arrays, x: Arrays) -> tuple[Arrays, tuple[Arrays, Arrays]]:
+        """One step: `(new state, (values wanted, values kept for the derivative))`."""
+        env = dict(zip([*self.const_inputs, *self.state_inputs, *self.seq_inputs], [*consts, *state, *x], strict=True))
+        roots = [*self.effects, *self.new_state, *self.cuts, *self.kept]
+        new_state, cuts, values = _groups(evaluate(roots, env)[len(self.effects) :], (len(state), len(self.cuts)))
+        return new_state, (cuts, values)
+
+    def known(
+        self, consts: Arrays, state: Arrays, seqs: Arrays, cuts: Arrays, values: Arrays, reverse: bool
+    ) -> tuple[dict[Value, Any], dict[Value, Any]]:
+        """`(the same at each step, at every step)`: all that the derivative reads."""
+        fixed = dict(zip(self.const_inputs, consts, strict=True))
+        over_time = dict(zip([*self.seq_inputs, *self.cuts, *self.kept], [*seqs, *cuts, *values], strict=True))
+        first = dict(zip(self.state_inputs, state, strict=True))
+        for old, new in self.shifted.items():
+            parts = [over_time[new][1:], first[old][None]] if reverse else [first[old][None], over_time[new][:-1]]
+            over_time[old] = jnp.concatenate(parts)
+        evaluate_many(self.needed, fixed, over_time, self.level)
+        return fixed, over_time
+
+    def taps(self, d_consts: list[Any], fixed: dict[Value, Any], over_time: dict[Value, Any], n_steps: int) -> Arrays:
+        """The tangents that each tap adds, for all steps."""
+        tangents = dict(zip(self.consts, d_consts, strict=True))
+        places = dict(zip(self.consts, self.const_inputs, strict=True))
+        found: Arrays = []
+        for node in self.tapped:
+            rest = iter(self.operands[node])
+            values = [v if is_literal(v) else places[v] if v in places else next(rest) for v in node.inputs]
+            moving = {i: tangents[v] for i, v in enumerate(node.inputs) if v in self.moving}
+            if node.name in _SUMS and len(moving) == 1:
+                ((i, d),) = moving.items()
+                d = -d if node.name == "sub" and i == 1 else d
+                found.append(jnp.broadcast_to(d, (n_steps, *node.outputs[0].shape)))
+                continue
+            args = [number(v) if is_literal(v) else fixed[v] if v in fixed else over_time[v] for v in values]
+            found.extend(_tap(node, args, [v in over_time for v in values], moving))
+        return found
+
+    def sum_early(
+        self, d_seqs: Arrays, taps: Arrays, fixed: dict[Value, Any], over_time: dict[Value, Any]
+    ) -> Arrays:
+        """The sequences of tangents that the tangent loop reads."""
+        env = dict(over_time) | dict(zip(self.d_read, [*d_seqs, *taps], strict=True))
+        evaluate_many(self.sums, dict(fixed), env, dict(self.level) | dict.fromkeys(self.d_read, INPUTS))
+        return [env[v] for v in self.sums]
+
+    def tangents(
+        self, fixed: dict[Value, Any], d_consts: list[Any], d_state: Arrays, per_step: Arrays, sums: Arrays
+    ) -> tuple[Arrays, Arrays]:
+        """One step of the tangent loop."""
+        by_value = dict(zip(self.consts, d_consts, strict=True))
+        env = dict(fixed) | dict(zip([*self.per_step, *self.sums], [*per_step, *sums], strict=True))
+        env.update(zip([*self.d_state, *self.d_own], [*d_state, *(by_value[v] for v in self.in_loop)], strict=True))
+        found = evaluate(self.d_outputs, env)
+        return found[: self.n_state], found[self.n_state :]
+
+
+def _tap(node: Node, args: Arrays, over_time: list[bool], moving: dict[int, Any]) -> Arrays:
+    """The tangent of a node's outputs for all steps, where these of its arguments move and nothing else does."""
+    if node.name in _LINEAR and len(moving) == 1:
+        ((i, d),) = moving.items()
+        return apply_many(node, [d if j == i else a for j, a in enumerate(args)], over_time)
+    which = [i for i, varies in enumerate(over_time) if varies]
+
+    def one(*varying: Any) -> Arrays:
+        given = dict(zip(which, varying, strict=True))
+
+        def function(*own: Any) -> Arrays:
+            moved = given | dict(zip(moving, own, strict=True))
+            return [o for o in apply(node, [moved.get(i, a) for i, a in enumerate(args)]) if is_float(o)]
+
+        return jax.jvp(function, tuple(args[i] for i in moving), tuple(moving.values()))[1]
+
+    return jax.vmap(one)(*(args[i] for i in which))
+
+
+def _groups(values: Sequence[Any], counts: Iterable[int]) -> Iterator[list[Any]]:
+    """Slices of these lengths, and the rest."""
+    ends = [0, *(int(n) for n in np.cumsum(list(counts))), None]
+    return iter([list(values[a:b]) for a, b in zip(ends, ends[1:], strict=False)])
+
+
+def _pick(values: Sequence[Any], which: Sequence[bool]) -> list[Any]:
+    return [v for v, chosen in zip(values, which, strict=True) if chosen]
+
+
+def _put(values: Sequence[Any], which: Sequence[bool], new: Any) -> list[Any]:
+    return [next(new) if chosen else v for v, chosen in zip(values, which, strict=True)]
