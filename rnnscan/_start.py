@@ -192,7 +192,7 @@ def fresh_carry(reset_carry: Any, carry: Any, carry_dtype: Any = None) -> Any:
                 f"`{name}` is {_tree.describe(fresh)}, but that leaf of the carry is {_tree.describe(leaf)}; "
                 "give reset_carry the shapes and dtypes of the carry."
             )
-        return fresh.astype(leaf.dtype)
+        return fresh if fresh.dtype == leaf.dtype else fresh.astype(leaf.dtype)
 
     names = [name for name, _ in _tree.named_leaves("reset_carry", reset_carry)]
     leaves = [fit(*item) for item in zip(names, jax.tree.leaves(reset_carry), jax.tree.leaves(carry), strict=True)]

@@ -25,7 +25,17 @@ def apply_many(node: Node, args: list[Any], over_time: list[bool]) -> list[Any]:
             given[i] = value
         return apply(node, given)
 
+    if _draws(node):
+        return lax.map(lambda varying: one(*varying), tuple(args[i] for i in which))
     return jax.vmap(one)(*(args[i] for i in which))
+
+
+def _draws(node: Node) -> bool:
+    """Whether a node draws random numbers with a generator that gives others under `vmap`: all but threefry."""
+    if node.name == "rng_bit_generator":
+        return True
+    keys = [v.aval.dtype for v in (*node.inputs, *node.outputs) if jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.prng_key)]
+    return any("threefry" not in str(dtype) for dtype in keys)
 
 
 def _product(node: Node, args: list[Any], side: int) -> jax.Array:

@@ -54,6 +54,7 @@ class Schedule:
     pinned: dict[Node, str]
     sections: list[Section]
     actions: list[Any]
+    narrow: list[Value]  # made of params rounded to a narrower type
     alone: list[int]  # the carry's leaves that no loop carries: their last values are computed once, at the end
 
 
@@ -63,8 +64,12 @@ _CHEAP = frozenset(
 )
 
 
-def schedule(arrangement: Arrangement) -> Schedule:
-    """Orders the parts of a step, with each cheap operation on the side of the loop where less is stored."""
+def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
+    """Orders the parts of a step, with each cheap operation on the side of the loop where less is stored.
+
+    Gradients of params that a cell rounds to a narrower type are summed in the wide type, so these roundings are done
+    in each piece of time; without the `rule` of `weight_grads`, which sums up a piece at once, in each step.
+    """
     step, level = arrangement.step, arrangement.level
     sections = [_section(part, step) for part in arrangement.loops]
     if sections:
@@ -72,9 +77,26 @@ def schedule(arrangement: Arrangement) -> Schedule:
         holds = lambda s: all(v.node in s.part.nodes for v in step.effects)
         next((s for s in sections if holds(s)), last).effects.extend(step.effects)
     _keep_small_inside(step, sections)
+    narrow = _narrow(step, level)
+    if not rule:
+        for section in sections:
+            section.part.nodes.update(narrow)
     _expand_inside(sections, level)
     made = _Demand(step, arrangement.kinds, level, sections)
-    return Schedule(step, arrangement.kinds, level, arrangement.pinned, sections, made.actions, made.alone)
+    return Schedule(step, arrangement.kinds, level, arrangement.pinned, sections, made.actions, [v for n in narrow for v in n.outputs], made.alone)
+
+
+def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:
+    """What depends on params alone and on one of them rounded to a narrower type."""
+    found: dict[Node, None] = {}
+    for node in in_order(step.roots):
+        if node.primitive is None or level[node.done] > PARAMS:
+            continue
+        (size, *_), given = [v.aval.dtype.itemsize for v in node.outputs] or [0], node.inputs
+        rounds = node.name == "convert_element_type" and given[0].is_float and size < given[0].aval.dtype.itemsize
+        if (rounds and node.outputs[0].is_float) or any(v.node in found for v in given):
+            found[node] = None
+    return list(found)
 
 
 def _section(part: LoopPart, step: Step) -> Section:
@@ -213,7 +235,7 @@ class _Demand:
         while waiting:
             item, ready = waiting.pop()
             if isinstance(item, Value):
-                if self._known(item) or item in self.step.inputs:
+                if self._known(item) or item in self.step.inputs or self._counts(item):
                     continue
                 item = self._section_of(item) or (self.place[item] if item in self.place else item.node)
             if ready:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax._src import core
 
 
@@ -27,6 +28,20 @@ def _varying(aval: Any) -> frozenset[str]:
     if hasattr(aval, "vma"):  # before jax 0.10.2
         return frozenset(aval.vma)
     return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
+
+
+def vary_alike(args: list[Any]) -> list[Any]:
+    """The arrays, each marked as varying over every mesh axis over which one of them varies.
+
+    Inside `shard_map` primitives want their operands alike; the functions of `jax.lax` see to it, a primitive that is
+    bound again does not. Outside it nothing changes.
+    """
+    axes = [_varying(jax.typeof(a)) for a in args]
+    union = frozenset().union(*axes)
+    if not union:
+        return args
+    missing = [union - a for a in axes]
+    return [jax.lax.pcast(jnp.asarray(a), tuple(m), to="varying") if m else a for a, m in zip(args, missing, strict=True)]
 
 
 def match_varying(step: Callable[[Any, Any], Any], state: Any, inputs: Any) -> Any:

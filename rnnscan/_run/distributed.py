@@ -73,10 +73,12 @@ class Distributed:
         for node in in_order([s.step.new_carry[i] for i in s.alone], lambda v: s.level[v] == PARAMS):
             found.update(dict.fromkeys(node.inputs))
         found.update(dict.fromkeys([*s.step.outputs, *s.step.new_carry]))
-        return [v for v in found if not is_literal(v) and s.level[v] == PARAMS]
+        return [v for v in found if not is_literal(v) and s.level[v] == PARAMS and v not in s.narrow]
 
     def _piece(self, fixed: dict[Value, Any], carry: Arrays, inputs: Arrays, length: int) -> tuple[Arrays, Arrays]:
         s = self.schedule
+        fixed = dict(fixed)
+        evaluate(s.narrow, fixed)
         over_time = dict(zip(s.step.inputs, inputs, strict=True))
         last: dict[Value, Any] = {}
         new_carry = list(carry)
@@ -89,7 +91,8 @@ class Distributed:
                 for i, leaf in zip(action.part.leaves, new, strict=True):
                     new_carry[i] = leaf
             elif isinstance(action, int):
-                over_time[s.step.carry[action]] = self._delay(carry[action], over_time[s.step.new_carry[action]])
+                values = self._spread(s.step.new_carry[action], fixed, over_time, length)
+                over_time[s.step.carry[action]] = self._delay(carry[action], values)
             else:
                 run_many(action, fixed, over_time)
         self._at_end(fixed, over_time, last, carry, new_carry)

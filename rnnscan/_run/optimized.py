@@ -1,10 +1,12 @@
 """Takes any cell's step apart and runs it with as little as possible left in the loop."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from .. import _tree
 from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
@@ -29,40 +31,63 @@ def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) 
         return loop.step(loop.params, state, *_tree.at_time(inputs, 0))
 
     state = match_varying(lambda state, inputs: first(state, inputs)[0], loop.state, inputs)
-    taken, consts, out_tree = take_apart(loop, state, inputs, wanted)
+    traced = _Traced.of(loop, state, inputs)
+    taken = take_apart(traced, wanted)
     if taken is None:
-        return sequential(loop, unroll)
+        return sequential(loop.wrap(step=traced.again, state=state), unroll)
     made = Distributed(
         taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, piece_length(taken, loop.n_steps)
     )
-    params = [*consts, *map(jnp.asarray, jax.tree.leaves(loop.params))]
+    params = [*traced.closed.consts, *map(jnp.asarray, jax.tree.leaves(loop.params))]
     carry, ys = made(params, jax.tree.leaves(state), jax.tree.leaves(inputs))
-    return loop.finish(jax.tree.unflatten(jax.tree.structure(state), carry), jax.tree.unflatten(out_tree, ys))
+    return loop.finish(jax.tree.unflatten(traced.carry_tree, carry), jax.tree.unflatten(traced.output_tree, ys))
 
 
-def take_apart(loop: Loop, state: Any, inputs: Any, wanted: tuple[str, ...]) -> tuple[Schedule | None, list[Any], Any]:
-    """`(schedule or None, what the step closes over, the tree of its outputs)`."""
-    params = jax.tree.map(jnp.asarray, loop.params)
-    trees = (params, state, _tree.at_time(inputs, 0))
-    closed, (_, output) = jax.make_jaxpr(lambda p, s, x: loop.step(p, s, *x), return_shape=True)(*trees)
-    out_tree = jax.tree.structure(output)
+@dataclass(frozen=True)
+class _Traced:
+    """A step as a jaxpr of (params, carry, inputs), all flat; what the cell closes over are its constants."""
+
+    closed: Any
+    n_params: int
+    carry_tree: Any
+    output_tree: Any
+
+    @classmethod
+    def of(cls, loop: Loop, state: Any, inputs: Any) -> "_Traced":
+        trees = (jax.tree.map(jnp.asarray, loop.params), state, _tree.at_time(inputs, 0))
+        closed, (_, output) = jax.make_jaxpr(lambda p, s, x: loop.step(p, s, *x), return_shape=True)(*trees)
+        return cls(closed, len(jax.tree.leaves(loop.params)), jax.tree.structure(state), jax.tree.structure(output))
+
+    def again(self, params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
+        """The step once more, without tracing the user's code again."""
+        leaves = jax.tree.leaves((params, state, inputs, t))
+        out = core.jaxpr_as_fun(self.closed)(*leaves)
+        n = self.carry_tree.num_leaves
+        return jax.tree.unflatten(self.carry_tree, out[:n]), jax.tree.unflatten(self.output_tree, out[n:])
+
+    def graph(self, build: Builder) -> Step:
+        values = new_inputs(self.closed.in_avals)
+        consts = new_inputs(map(jax.typeof, self.closed.consts))
+        outputs = build.graph(self.closed, values, consts)
+        n, m = self.n_params, self.carry_tree.num_leaves
+        return Step(
+            (*consts, *values[:n]), tuple(values[n : n + m]), tuple(values[n + m :]),
+            tuple(outputs[:m]), tuple(outputs[m:]), tuple(build.effects),
+        )  # fmt: skip
+
+
+def take_apart(traced: _Traced, wanted: tuple[str, ...]) -> Schedule | None:
+    """The parts of a step in their order; None where no rewrite would gain anything."""
     build = Builder()
-    values = new_inputs(closed.in_avals)
-    consts = new_inputs(map(jax.typeof, closed.consts))
-    outputs = build.graph(closed, values, consts)
-    n, m = (len(jax.tree.leaves(tree)) for tree in trees[:2])
-    step = Step(
-        (*consts, *values[:n]), tuple(values[n : n + m]), tuple(values[n + m :]),
-        tuple(outputs[:m]), tuple(outputs[m:]), tuple(build.effects),
-    )  # fmt: skip
+    step = traced.graph(build)
     _, level = carry_kinds(step, {})
     if not any(products(node) and level[node.done] > PARAMS for node in in_order(step.roots)):
-        return None, [], out_tree
-    cut, hoist = "split" in wanted, "hoist" in wanted
-    step = step.with_roots(simplify(step.roots, level, build, cut, hoist))
+        return None
+    hoist = "hoist" in wanted
+    step = step.with_roots(simplify(step.roots, level, build, "split" in wanted, hoist))
     _, level = carry_kinds(step, {})
-    made = schedule(arrange(step, must_stay(step, level, hoist), "sink" in wanted))
-    return made, list(closed.consts), out_tree
+    arrangement = arrange(step, must_stay(step, level, hoist), "sink" in wanted)
+    return schedule(arrangement, "weight_grads" in wanted)
 
 
 def must_stay(step: Step, level: dict[Any, int], hoist: bool) -> dict[Node, str]:
