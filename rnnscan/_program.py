@@ -84,6 +84,18 @@ def _prepare(cell: Any, options: Options, arrays: Arrays) -> _Ready:
 
 
 def _run_ready(cell: Any, options: Options, arrays: Arrays, ready: _Ready) -> tuple[Any, Any]:
+    carry, ys = _execute(_rewritten(cell, options, arrays, ready), options)
+    if options.outputs == "all":
+        ys = time_back(ys, options.time_axis)
+    return (carry if options.debug else (carry, None)), ys
+
+
+def loop_of(cell: Any, options: Options, arrays: Arrays) -> Loop:
+    """The loop that `run` would hand to a runner."""
+    return _rewritten(cell, options, arrays, _prepare(cell, options, arrays))
+
+
+def _rewritten(cell: Any, options: Options, arrays: Arrays, ready: _Ready) -> Loop:
     loop, valid = ready.loop, ready.valid
     if valid is not None:
         hold = options.masked_output == "hold" or options.outputs == "last"
@@ -92,12 +104,7 @@ def _run_ready(cell: Any, options: Options, arrays: Arrays, ready: _Ready) -> tu
         loop = debug(loop, arrays.params, ready.xs, valid, _batch_ndim(cell, ready.xs, ready.batch))
     if options.outputs != "all":
         loop = last_output(loop, arrays.held) if options.outputs == "last" else no_output(loop)
-    if options.progress and loop.n_steps:
-        loop = progress(loop)
-    carry, ys = _execute(loop, options)
-    if options.outputs == "all":
-        ys = time_back(ys, options.time_axis)
-    return (carry if options.debug else (carry, None)), ys
+    return progress(loop) if options.progress and loop.n_steps else loop
 
 
 def _batch_axes(lengths: Any, mask: Any, resets: Any) -> Batch | None:

@@ -208,19 +208,10 @@ def check_options(caller: str, options: dict[str, Any]) -> None:
 
 def launch(
     caller: str, program: Callable[..., Any], cell: Any, params: Any, carry: Any, xs: Any, *, until: Any = None,
-    lengths: Any = None, mask: Any = None, resets: Any = None, reset_carry: Any = None, key: Any = None,
-    t_0: Any = None, held: Any = None, **given: Any,
+    **given: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Checks the arguments, then runs the program, compiled and cached unless `method="reference"`."""
-    check_callable(caller, cell)
-    if until is not None and xs is not None and given["n_steps"] is not None:
-        given["n_steps"] = _at_most(given["n_steps"], xs, given["time_axis"])
-    options = read_options(**given)
-    _inputs.check_arrays(params=params, carry=carry, xs=xs, reset_carry=reset_carry)
-    _check_randomness(cell, key)
-    x_ndim = getattr(cell, "x_ndim", None) or 0  # an integrator has None: only its field knows
-    lengths, mask, resets = _check_selection(options, xs, x_ndim, lengths, mask, resets, reset_carry)
-    arrays = Arrays(params, carry, xs, lengths, mask, resets, reset_carry, key, t_0, held)
+    options, arrays = checked(caller, cell, params, carry, xs, until=until, **given)
     what = cell if until is None else (cell, until)
     if options.method == "reference":
         (carry, found), *rest = program(what, options, arrays)
@@ -229,6 +220,23 @@ def launch(
     if options.debug:
         report(found, name_of(cell))
     return carry, *rest
+
+
+def checked(
+    caller: str, cell: Any, params: Any, carry: Any, xs: Any, *, until: Any = None, lengths: Any = None,
+    mask: Any = None, resets: Any = None, reset_carry: Any = None, key: Any = None, t_0: Any = None,
+    held: Any = None, **given: Any,
+) -> tuple[Options, Arrays]:  # fmt: skip
+    """The arguments sorted into those that shape the program and those that are data; raises where they do not fit."""
+    check_callable(caller, cell)
+    if until is not None and xs is not None and given["n_steps"] is not None:
+        given["n_steps"] = _at_most(given["n_steps"], xs, given["time_axis"])
+    options = read_options(**given)
+    _inputs.check_arrays(params=params, carry=carry, xs=xs, reset_carry=reset_carry)
+    _check_randomness(cell, key)
+    x_ndim = getattr(cell, "x_ndim", None) or 0  # an integrator has None: only its field knows
+    lengths, mask, resets = _check_selection(options, xs, x_ndim, lengths, mask, resets, reset_carry)
+    return options, Arrays(params, carry, xs, lengths, mask, resets, reset_carry, key, t_0, held)
 
 
 def _at_most(max_steps: Any, xs: Any, time_axis: Any) -> Any:

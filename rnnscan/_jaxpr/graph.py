@@ -8,13 +8,20 @@ opened; calls with rules of their own (`custom_jvp`, `custom_vjp`, `checkpoint`,
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend import core
 
 from .versions import vary_alike
+
+
+class Context(NamedTuple):
+    """Under which of JAX's settings an operation was traced, and where it stands in the user's code."""
+
+    settings: Any
+    source: Any
 
 
 @dataclass(eq=False)
@@ -25,7 +32,7 @@ class Node:
     inputs: tuple["Value", ...]
     params: dict[str, Any]
     avals: tuple[Any, ...]
-    context: Any = None  # the settings under which the user's code was traced
+    context: Any = None  # the settings under which the user's code was traced, and where it stands
     effects: Any = frozenset()
     outputs: tuple["Value", ...] = field(init=False, repr=False)
 
@@ -152,7 +159,8 @@ class Builder:
                 outputs: Sequence[Value] = self._read(inner.jaxpr, [*map(literal, inner.consts), *given])
             else:
                 avals = tuple(out.aval for out in equation.outvars)
-                node = self.keep(equation.primitive, given, dict(equation.params), avals, equation.ctx, equation.effects)
+                context = Context(equation.ctx, equation.source_info)
+                node = self.keep(equation.primitive, given, dict(equation.params), avals, context, equation.effects)
                 outputs = node.outputs
                 if node.effects:
                     self.effects.append(node.done)
@@ -184,7 +192,7 @@ def apply(node: Node, args: Sequence[Any]) -> list[Any]:
     params = node.primitive.get_bind_params(node.params)
     if len(args) > 1 and not any(_has_jaxpr(p) for p in node.params.values()):
         args = vary_alike(list(args))
-    with nullcontext() if node.context is None else node.context.manager:
+    with nullcontext() if node.context is None else node.context.settings.manager:
         out = node.primitive.bind(*args, **params)
     return list(out) if node.primitive.multiple_results else [out]
 

@@ -24,6 +24,18 @@ _PIECE_BYTES = 2 << 20
 
 def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) -> tuple[Any, Any]:
     """Runs a loop with the rewrites of these names; one that they cannot improve runs as it is."""
+    traced, state, inputs, made = prepare(loop, unroll, wanted)
+    if made is None:
+        return sequential(loop.wrap(step=traced.again, state=state), unroll)
+    params = [*traced.closed.consts, *map(jnp.asarray, jax.tree.leaves(loop.params))]
+    carry, ys = made(params, jax.tree.leaves(state), jax.tree.leaves(inputs))
+    return loop.finish(jax.tree.unflatten(traced.carry_tree, carry), jax.tree.unflatten(traced.output_tree, ys))
+
+
+def prepare(
+    loop: Loop, unroll: int | bool, wanted: tuple[str, ...]
+) -> tuple["Traced", Any, Any, Distributed | None]:
+    """The step traced, what it starts from and reads, and how it runs taken apart; None where that gains nothing."""
     t = jnp.arange(loop.n_steps, dtype=jnp.int32) if loop.uses_t else None
     inputs = (loop.inputs, t)
 
@@ -31,20 +43,17 @@ def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) 
         return loop.step(loop.params, state, *_tree.at_time(inputs, 0))
 
     state = match_varying(lambda state, inputs: first(state, inputs)[0], loop.state, inputs)
-    traced = _Traced.of(loop, state, inputs)
+    traced = Traced.of(loop, state, inputs)
     taken = take_apart(traced, wanted)
     if taken is None:
-        return sequential(loop.wrap(step=traced.again, state=state), unroll)
-    made = Distributed(
-        taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, piece_length(taken, loop.n_steps)
-    )
-    params = [*traced.closed.consts, *map(jnp.asarray, jax.tree.leaves(loop.params))]
-    carry, ys = made(params, jax.tree.leaves(state), jax.tree.leaves(inputs))
-    return loop.finish(jax.tree.unflatten(traced.carry_tree, carry), jax.tree.unflatten(traced.output_tree, ys))
+        return traced, state, inputs, None
+    length = piece_length(taken, loop.n_steps)
+    made = Distributed(taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, length)
+    return traced, state, inputs, made
 
 
 @dataclass(frozen=True)
-class _Traced:
+class Traced:
     """A step as a jaxpr of (params, carry, inputs), all flat; what the cell closes over are its constants."""
 
     closed: Any
@@ -53,7 +62,7 @@ class _Traced:
     output_tree: Any
 
     @classmethod
-    def of(cls, loop: Loop, state: Any, inputs: Any) -> "_Traced":
+    def of(cls, loop: Loop, state: Any, inputs: Any) -> "Traced":
         trees = (jax.tree.map(jnp.asarray, loop.params), state, _tree.at_time(inputs, 0))
         closed, (_, output) = jax.make_jaxpr(lambda p, s, x: loop.step(p, s, *x), return_shape=True)(*trees)
         return cls(closed, len(jax.tree.leaves(loop.params)), jax.tree.structure(state), jax.tree.structure(output))
@@ -76,7 +85,7 @@ class _Traced:
         )  # fmt: skip
 
 
-def take_apart(traced: _Traced, wanted: tuple[str, ...]) -> Schedule | None:
+def take_apart(traced: Traced, wanted: tuple[str, ...]) -> Schedule | None:
     """The parts of a step in their order; None where no rewrite would gain anything."""
     build = Builder()
     step = traced.graph(build)
