@@ -119,7 +119,9 @@ class Builder:
     def again(self, node: Node, *inputs: Value) -> Value:
         """The operation of a node with one output, applied to other inputs."""
         aval = self(lambda *args: apply(node, args)[0], *inputs).aval
-        return self.keep(node.primitive, inputs, node.params, (aval,), node.context).outputs[0]
+        made = self.keep(node.primitive, inputs, node.params, (aval,), node.context)
+        made.context = node.context  # finding the type has made it already, with a place in our code
+        return made.outputs[0]
 
     def keep(
         self, primitive: Any, inputs: tuple[Value, ...], params: dict[str, Any], avals: tuple[Any, ...],
