@@ -6,6 +6,8 @@ from typing import Any as _Any
 
 from ._types import Cell as Cell, Rng as Rng
 from ._scan import ScanUntil as ScanUntil, scan as scan, scan_until as scan_until
+from ._explain import explain as explain
+from ._plan import Plan as Plan
 from ._chunks import Chunk as Chunk, scan_chunks as scan_chunks
 from ._taps import scan_taps as scan_taps
 from .sequence import bidirectional as bidirectional

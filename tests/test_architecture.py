@@ -18,7 +18,7 @@ ORDER = (  # a room may import from its own line and from those above it
     ("_jaxpr",),
     ("_options", "_inputs", "_notes", "_carry", "_cache", "_start"),
     ("_precision", "_rewrite", "_run"),
-    ("_program", "_scan", "_chunks", "_taps", "_explain"),
+    ("_program", "_scan", "_chunks", "_taps", "_plan", "_explain"),
     ("cells", "wrap", "ode", "sequence", "_padded", "_packed"),
     ("train", "diagnose", "distributed", "compat", "convert", "data"),
     ("plot", "testing"),

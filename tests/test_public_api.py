@@ -16,7 +16,7 @@ from rnnscan import _errors
 ROOT = Path(__file__).resolve().parent.parent
 
 NAMES = """
-    scan scan_until ScanUntil scan_chunks Chunk scan_taps bidirectional cell Rng
+    scan scan_until ScanUntil explain Plan scan_chunks Chunk scan_taps bidirectional cell Rng
     last_valid flip_valid pack unpack
     CarryError CellOutputError PurityError SequenceError LengthError TapError ParamsError NonFiniteError DataFileError
     cells.Linear cells.Elman cells.LSTM cells.GRU

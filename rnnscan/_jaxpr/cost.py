@@ -15,9 +15,9 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
 def _count(jaxpr: Any) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        inner = list(_inner(equation.params))
-        if inner:
-            total += equation.params.get("length", 1) * sum(_count(part) for part in inner)
+        called = list(inner_jaxprs(equation.params))
+        if called:
+            total += equation.params.get("length", 1) * sum(_count(part) for part in called)
         elif equation.primitive.name == "dot_general":
             ((contracted, _), _) = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
@@ -31,7 +31,7 @@ def _count(jaxpr: Any) -> float:
     return total
 
 
-def _inner(params: dict[str, Any]) -> Iterator[Any]:
+def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
     """The jaxprs that an equation calls."""
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
