@@ -8,7 +8,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import jax
@@ -35,12 +35,17 @@ def depends_on(value: Value, level: dict[Value, int]) -> int:
 
 
 def simplify(
-    values: Sequence[Value], level: dict[Value, int], build: Builder, cut: bool = True, sums: bool = True
+    values: Sequence[Value],
+    level: dict[Value, int],
+    build: Builder,
+    gains: Callable[[Node, float], bool] | None,
+    sums: bool,
 ) -> list[Value]:
-    """All the rules in turn; `cut` for the first, `sums` for the others."""
+    """All the rules in turn: the first where `gains(product, share of it that leaves)`, the others if `sums`."""
     new = list(values)
-    if cut:
-        new = rewritten(new, lambda node, inputs: split_products(node, inputs, level, build), build)
+    if gains is not None:
+        split = lambda node, inputs: split_products(node, inputs, level, build, gains)
+        new = rewritten(new, split, build)
     if sums:
         for _ in range(2):  # cutting brings sums together that were apart
             new = _sum_inputs_first(new, level, build)
@@ -48,7 +53,13 @@ def simplify(
     return new
 
 
-def split_products(node: Node, inputs: tuple[Value, ...], level: dict[Value, int], build: Builder) -> list[Value] | None:
+def split_products(
+    node: Node,
+    inputs: tuple[Value, ...],
+    level: dict[Value, int],
+    build: Builder,
+    gains: Callable[[Node, float], bool],
+) -> list[Value] | None:
     """A product with a concatenation, as a sum of products; None where that gains nothing."""
     if node.name != "dot_general":
         return None
@@ -60,6 +71,9 @@ def split_products(node: Node, inputs: tuple[Value, ...], level: dict[Value, int
             continue
         levels = [depends_on(part, level) for part in parts]
         if max(levels) < CARRY or min(levels) == CARRY or depends_on(other, level) == CARRY:
+            continue
+        leaving = sum(part.shape[axis] for part, found in zip(parts, levels, strict=True) if found < CARRY)
+        if not gains(node, leaving / joined.shape[axis]):
             continue
         other_axis = contracted[1 - side][list(contracted[side]).index(axis)]
         total, start = None, 0

@@ -146,6 +146,9 @@ def name_of(value: Value, names: dict[Value, str]) -> str:
         return f"{name}[{', '.join(cuts)}]" if name else ""
     if node.name in ("convert_element_type", "copy", "stop_gradient", "pvary", "pcast"):
         return name_of(node.inputs[0], names)
+    if node.name == "concatenate":
+        parts = [name_of(v, names) for v in node.inputs]
+        return f"[{', '.join(parts)}]" if all(parts) else ""
     if node.name == "transpose" and len(value.shape) == 2:
         name = name_of(node.inputs[0], names)
         return f"{name}.T" if name else ""

@@ -107,6 +107,10 @@ class Builder:
 
     def __call__(self, function: Callable[..., Any], *inputs: Value) -> Value:
         """The value of a function of one result, found by tracing it."""
+        return self.all(function, *inputs)[0]
+
+    def all(self, function: Callable[..., Any], *inputs: Value) -> list[Value]:
+        """The values of a function of several results."""
         shapes = [jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in inputs if not is_literal(v)]
 
         def traced(*args: Any) -> Any:
@@ -114,7 +118,7 @@ class Builder:
             return function(*(number(v) if is_literal(v) else next(rest) for v in inputs))
 
         closed = jax.make_jaxpr(traced)(*shapes)
-        return self.graph(closed, [v for v in inputs if not is_literal(v)], list(map(self.literal, closed.consts)))[0]
+        return self.graph(closed, [v for v in inputs if not is_literal(v)], list(map(self.literal, closed.consts)))
 
     def again(self, node: Node, *inputs: Value) -> Value:
         """The operation of a node with one output, applied to other inputs."""

@@ -76,6 +76,7 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
         last = sections[-1]  # operations with effects are all in one loop
         holds = lambda s: all(v.node in s.part.nodes for v in step.effects)
         next((s for s in sections if holds(s)), last).effects.extend(step.effects)
+    _keep_staying_inside(sections, arrangement.staying, step, level)
     _keep_small_inside(step, sections)
     narrow = _narrow(step, level)
     if not rule:
@@ -101,6 +102,24 @@ def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:
 
 def _section(part: LoopPart, step: Step) -> Section:
     return Section(part, [step.carry[i] for i in part.leaves], [step.new_carry[i] for i in part.leaves], [])
+
+
+def _keep_staying_inside(
+    sections: list[Section], staying: dict[Node, str], step: Step, level: dict[Value, int]
+) -> None:
+    """Products of the inputs that had better not leave join each loop that reads them, with what lies between."""
+    for section in sections if staying else ():
+        changed = True
+        while changed:
+            section.find_inputs(level)
+            between = [v.node for v in section.seqs if _from_staying(v, staying, step)]
+            section.part.nodes.update(between)
+            changed = bool(between)
+
+
+def _from_staying(value: Value, staying: dict[Node, str], step: Step) -> bool:
+    nodes = in_order([value])
+    return any(n in staying for n in nodes) and not any(v in step.carry for n in nodes for v in n.inputs)
 
 
 def _keep_small_inside(step: Step, sections: list[Section]) -> None:
