@@ -83,10 +83,10 @@ def _plan(cell: Any, options: Options, arrays: Arrays, given: str) -> Plan:
     step = traced.graph(Builder())
     run = plain_scan(traced.closed, len(step.carry), loop.n_steps, loop.reverse, options.unroll)
     nodes, n = written(step.roots), loop.n_steps
-    plan = replace(plan, piece=n, loops=1, before=_cost(nodes, _gradient(run, step, n, n)))
     why = _why_as_written(options, made)
+    groups = _groups([Place("loop", nodes, True)], _names(step, loop, arrays), lambda node: why)
+    plan = replace(plan, piece=n, loops=1, written=groups, before=_cost(nodes, _gradient(run, step, n, n)))
     if made is None or why:
-        groups = _groups([Place("loop", nodes, True)], _names(step, loop, arrays), lambda node: why)
         return replace(plan, why=why, groups=groups, after=plan.before)
     found, reason = places(made.schedule), reasons(made.schedule, options.optimize)
     left = [node for place in found if place.in_loop for node in place.nodes]
@@ -135,7 +135,8 @@ def _names(step: Step, loop: Loop, arrays: Arrays) -> dict[Value, str]:
     names |= {v: carry.get(id(leaf), "") for v, leaf in zip(step.carry, jax.tree.leaves(loop.state), strict=True)}
     xs = [name for name, _ in _tree.named_leaves("x", arrays.xs)]  # a rewrite puts its own inputs behind them
     names |= dict(zip(step.inputs, xs, strict=False))
-    return {value: name for value, name in names.items() if name}
+    after = {new: f"new {names[old]}" for old, new in zip(step.carry, step.new_carry, strict=True) if names[old]}
+    return {value: name for value, name in (after | names).items() if name}
 
 
 def _short(path: str) -> str:
@@ -194,7 +195,7 @@ def _advice(s: Schedule, left: list[Node], reason: Callable[[Node], str], names:
         yield "Nothing reads the step before, so that there is no loop: all steps run at once."
     for node in left:
         if reason(node) != ON_CIRCLE and (node in s.pinned or node.effects):
-            yield from _way_out(s, node, reason(node))
+            yield from _way_out(s, node, reason(node), names)
 
 
 def _what_costs(products: list[Node], reason: Callable[[Node], str], names: dict[Value, str]) -> str:
@@ -221,7 +222,7 @@ def _side_by_side(s: Schedule, products: list[Node], names: dict[Value, str]) ->
             )
 
 
-def _way_out(s: Schedule, node: Node, reason: str) -> Iterator[str]:
+def _way_out(s: Schedule, node: Node, reason: str, names: dict[Value, str]) -> Iterator[str]:
     """What to write instead of an operation that stays though the next carry does not depend on it."""
     at = f" ({place(node)})" if place(node) else ""
     if node.effects:
@@ -241,4 +242,4 @@ def _way_out(s: Schedule, node: Node, reason: str) -> Iterator[str]:
             "`fori_loop` with fixed bounds would leave it."
         )
     elif not reason.startswith("`"):
-        yield f"`{node.name}`{at} stays in the loop because {reason}."
+        yield f"`{in_words(node, names)}`{at} stays in the loop: {reason}."

@@ -17,8 +17,9 @@ class Group:
     what: str
     """`x (8, 3) @ w_x (3, 7)`, or `add x3, tanh x2`."""
     where: str
-    """"once" (it depends on params only), "before the loop", "loop" (or "loop 1", "loop 2" ...), "between the loops",
-    "after the loop", "at the end" (for the last step only), or "all steps" where there is no loop."""
+    """"once" (it depends on params only), "before the loop", "loop", "after the loop", or with several loops "before
+    the loops", "loop 1", "between loops 1 and 2", "loop 2" ... "after the loops"; "at the end" for what only the last
+    step needs; "all steps" where there is no loop."""
     products: int
     """Matrix products and convolutions."""
     flops: int
@@ -66,6 +67,8 @@ class Plan:
     why: str = ""
     groups: tuple[Group, ...] = ()
     """In the order in which they run."""
+    written: tuple[Group, ...] = ()
+    """The same for the step as it is written, all of it in the loop."""
     before: Cost = Cost()
     """As plain `lax.scan`."""
     after: Cost = Cost()

@@ -51,7 +51,9 @@ def written(roots: tuple[Value, ...]) -> list[Node]:
 def _between(done: int, loops: int) -> str:
     if not loops:
         return "all steps"
-    return "before the loop" if not done else "after the loop" if done == loops else "between the loops"
+    if 0 < done < loops:
+        return f"between loops {done} and {done + 1}"
+    return f"{'after' if done else 'before'} the loop{'s' if loops > 1 else ''}"
 
 
 def _constant(node: Node) -> bool:
@@ -61,7 +63,7 @@ def _constant(node: Node) -> bool:
 
 def reasons(s: Schedule, wanted: tuple[str, ...]) -> Callable[[Node], str]:
     """Why an operation stands in a loop."""
-    circles = {n for part in arrange(s.step, {}).loops for n in part.nodes}
+    circles = {n for part in arrange(s.step, {}, {}).loops for n in part.nodes}
 
     def why(node: Node) -> str:
         if node in circles and not node.effects:

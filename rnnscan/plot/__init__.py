@@ -12,3 +12,4 @@ from ._training import learning_curve as learning_curve, loss_surface as loss_su
 from ._gradient import gradient_over_time as gradient_over_time
 from ._time import ode_solution as ode_solution, series as series
 from ._confusion import confusion as confusion
+from ._plan import plan as plan
