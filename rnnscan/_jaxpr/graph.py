@@ -77,6 +77,29 @@ class Value:
 
 _LITERAL = "literal"
 
+_SEEN: dict[Any, Any] = {}
+_MOST_SEEN = 4096
+
+
+def _traced(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    """The jaxpr of a function of these types and numbers, kept: rewrites ask for the same few again and again."""
+    key = None
+    if getattr(function, "__module__", "") == "jax._src.lax.lax" and not any(isinstance(g, np.ndarray) for g in given):
+        kinds = tuple((g.shape, g.dtype) if isinstance(g, jax.ShapeDtypeStruct) else repr(g) for g in given)
+        key = function, kinds, jax.config.jax_enable_x64
+    found = _SEEN.get(key)
+    if found is None:
+        shapes = [g for g in given if isinstance(g, jax.ShapeDtypeStruct)]
+
+        def run(*args: Any) -> Any:
+            rest = iter(args)
+            return function(*(next(rest) if isinstance(g, jax.ShapeDtypeStruct) else g for g in given))
+
+        found = jax.make_jaxpr(run)(*shapes)
+        if key is not None and len(_SEEN) < _MOST_SEEN:
+            _SEEN[key] = found
+    return found
+
 
 def literal(value: Any, aval: Any = None) -> Value:
     """A number written into the graph."""
@@ -111,13 +134,8 @@ class Builder:
 
     def all(self, function: Callable[..., Any], *inputs: Value) -> list[Value]:
         """The values of a function of several results."""
-        shapes = [jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in inputs if not is_literal(v)]
-
-        def traced(*args: Any) -> Any:
-            rest = iter(args)
-            return function(*(number(v) if is_literal(v) else next(rest) for v in inputs))
-
-        closed = jax.make_jaxpr(traced)(*shapes)
+        given = tuple(number(v) if is_literal(v) else jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in inputs)
+        closed = _traced(function, given)
         return self.graph(closed, [v for v in inputs if not is_literal(v)], list(map(self.literal, closed.consts)))
 
     def again(self, node: Node, *inputs: Value) -> Value:

@@ -21,6 +21,7 @@ class Section:
     seqs: list[Value] = field(default_factory=list)
     cuts: list[Value] = field(default_factory=list)  # wanted at every step
     lasts: list[Value] = field(default_factory=list)  # wanted at the last step only
+    linearised: dict[Any, Any] = field(default_factory=dict)  # what `TangentStep.of` has made, by what moves
 
     @property
     def roots(self) -> list[Value]:

@@ -70,6 +70,19 @@ def _tapped_rule(primals: Any, tangents: Any) -> Any:
 class TangentStep:
     """`values` is the step with what its derivative needs; `tangents` is the step of the tangent loop."""
 
+    @classmethod
+    def of(
+        cls, body: Body, primals: tuple[Arrays, Arrays, Arrays], d_consts: list[bool], d_seqs: list[bool]
+    ) -> "TangentStep":
+        """Made once for each set of moving inputs: JAX asks for the rule of a loop more than once."""
+        key = tuple(d_consts), tuple(d_seqs)
+        made = body.section.linearised.get(key)
+        if made is None:
+            made = cls(body, primals, d_consts, d_seqs)
+            if not made.holds_tracers:
+                body.section.linearised[key] = made
+        return made
+
     def __init__(self, body: Body, primals: tuple[Arrays, Arrays, Arrays], d_consts: list[bool], d_seqs: list[bool]):
         consts, state, seqs = primals
         self.consts = body.section.consts
@@ -94,6 +107,7 @@ class TangentStep:
 
         closed = jax.make_jaxpr(both)(consts, state, x)
         linear, counts = traced
+        self.holds_tracers = any(isinstance(c, jax.core.Tracer) for c in closed.consts)
         build = Builder()
         inputs = new_inputs(closed.in_avals)
         n, m = len(consts), len(consts) + len(state)

@@ -49,7 +49,7 @@ def loop_with_rule(body: Body, consts: Arrays, state: Arrays, seqs: Arrays, **ho
 def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
     consts, state, seqs = primals
     d_consts, d_state, d_seqs = ([_tangent(d) for d in part] for part in tangents)
-    step = TangentStep(body, primals, [d is not None for d in d_consts], [d is not None for d in d_seqs])
+    step = TangentStep.of(body, primals, [d is not None for d in d_consts], [d is not None for d in d_seqs])
     final, (cuts, kept) = lax.scan(lambda state, x: step.values(consts, state, x), state, seqs, **how)
     start = [_or_zeros(d, s) for d, s in zip(d_state, state, strict=True) if is_float(s)]
 
