@@ -1,5 +1,7 @@
 """The figures show what they were given: lines, scales, counts, and errors that name what does not fit."""
 
+import jax.numpy as jnp
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -151,6 +153,62 @@ def test_confusion_with_names_limits_and_no_error():
     assert not [ax for ax in perfect.get_axes()[1:] if ax.images]
 
 
+def two_layers(params, carry, x):
+    """Two recurrent layers and what reads them out: two loops, with a product between and one behind them."""
+    h, g = carry
+    h = jnp.tanh(x @ params["w_x"] + h @ params["w_h"])
+    g = jnp.tanh(h @ params["w_hg"] + g @ params["w_g"])
+    return (h, g), g @ params["out"]
+
+
+def a_plan(**options):
+    params = {name: np.ones((4, 4)) for name in ("w_x", "w_h", "w_hg", "w_g", "out")}
+    return rs.explain(two_layers, params, (np.ones((2, 4)), np.ones((2, 4))), np.ones((6, 2, 4)), **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"outputs": "last"}, {"optimize": False}, {"method": "unrolled"}], ids=str)
+def test_a_plan_is_boxes_with_what_runs_and_bars_with_what_it_costs(options):
+    plan_ = a_plan(**options)
+    figure = plot.plan(plan_)
+    flow, *bars = figure.get_axes()
+    words = [text.get_text() for text in flow.texts]
+    shown = [text for text in words if " @ " in text]
+    matrices = lambda groups: [group.what.split(" @ ")[1].split()[0] for group in groups if group.products]
+    assert [text.split(" @ ")[1].split("\n")[0] for text in shown] == [
+        *matrices(plan_.written),
+        *matrices(plan_.groups),
+    ]
+    assert [text.split("\n")[1] for text in shown] == ["64 FLOP"] * len(shown)  # 2 * 2 rows * 4 * 4
+    assert {group.where for group in plan_.groups if "loop " not in f"{group.where} "} <= set(words)
+    before, after = plan_.before, plan_.after
+    pairs = [(before.products, after.products), (before.flops, after.flops), (before.kept, after.kept),
+             (before.sum_bytes, after.sum_bytes)]  # fmt: skip
+    assert [text.get_text() for text in bars[0].texts] == [str(before.products), str(after.products)]
+    for ax, (one, other) in zip(bars, pairs, strict=True):
+        first, second = (patch.get_width() for patch in ax.patches)
+        assert (first, second) == (1.0, other / one)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": False}], ids=str)
+def test_the_words_of_a_plan_fit_their_boxes_and_do_not_overlap(options):
+    figure = plot.plan(a_plan(**options))
+    figure.canvas.draw()
+    flow, *bars = figure.get_axes()
+    boxes = [patch.get_window_extent() for patch in flow.patches if type(patch).__name__ == "FancyBboxPatch"]
+    texts = [text.get_window_extent() for ax in figure.get_axes() for text in ax.texts if text.get_text()]
+    texts += [
+        title.get_window_extent()
+        for ax in bars
+        for title in ax.findobj(matplotlib.text.Text)
+        if title.get_text() == ax.get_title(loc="left")
+    ]
+    whole = figure.bbox
+    for text in texts:
+        assert whole.x0 <= text.x0 and text.x1 <= whole.x1 and whole.y0 <= text.y0 and text.y1 <= whole.y1
+        assert all(box.x0 <= text.x0 and text.x1 <= box.x1 for box in boxes if box.contains(text.x0 + 1, text.y0 + 1))
+    assert not [1 for i, a in enumerate(texts) for b in texts[:i] if a.width and b.width and a.overlaps(b)]
+
+
 T5 = np.arange(5.0)
 BAD = {
     "no output": (lambda: plot.series(T5, None), "this cell has no output \\(y is None\\)"),
@@ -161,6 +219,7 @@ BAD = {
     "data": (lambda: plot.ode_solution(T5, T5, (T5, np.ones((5, 2)))), r"`data\[1\]` has shape \(5, 2\), but `y`"),
     "series": (lambda: plot.series(T5, T5, T5[1:]), r"`t` has shape \(5,\) and `predicted` has \(4,\)"),
     "pair": (lambda: plot.series(T5, T5, (T5[1:], T5)), r"`times of predicted` has shape \(4,\) and `predicted` has"),
+    "no steps": (lambda: plot.plan(a_plan(n_steps=0)), "a plan .* of no steps, has nothing to draw"),
     "history": (lambda: plot.learning_curve({"cost": T5}), r"dict of arrays with `loss`.*got \['cost'\]"),
     "log": (lambda: plot.learning_curve({"loss": T5}), "pass `log=False`"),
     "surface": (lambda: plot.loss_surface(Surface(T5, T5[1:], np.ones((4, 5)))), r"\(4, 5\), and a and b have 5 and 4"),
