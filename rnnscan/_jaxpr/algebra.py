@@ -21,8 +21,9 @@ PARAMS, INPUTS, CARRY = range(3)  # what a value depends on at most
 
 ELEMENTWISE = frozenset(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div
-    eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg
-    nextafter not or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor""".split()
+    eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p log2 logistic lt max min mul ne neg
+    nextafter not one_minus_square or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh
+    xor""".split()
 )
 
 
