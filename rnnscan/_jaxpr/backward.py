@@ -99,7 +99,10 @@ def _scans(jaxpr: Any, depth: int) -> Iterator[Any]:
 
 def _sums(equation: Any) -> Iterator[Any]:
     """What a loop carries and does nothing with but add to it."""
-    body, n, m = equation.params["jaxpr"].jaxpr, equation.params["num_consts"], equation.params["num_carry"]
+    body = getattr(equation.params["jaxpr"], "jaxpr", equation.params["jaxpr"])
+    same = lambda outer, inner: [a.aval.ndim == b.aval.ndim for a, b in zip(outer, inner, strict=True)]
+    m = sum(same(equation.outvars, body.outvars))  # what is carried; sequences have an axis more outside
+    n = sum(same(equation.invars, body.invars)) - m
     for old, new in zip(body.invars[n : n + m], body.outvars[:m], strict=True):
         value: Any = old
         while value is not new:
