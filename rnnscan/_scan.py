@@ -84,7 +84,9 @@ def scan(
     - `remat`: comes later; must be None.
     - `method`: "sequential" compiles one step and repeats it; "unrolled" compiles a static graph of all steps;
       "reference" is a plain Python loop.
-    - `optimize`: True or False; the rewrites it will switch come later.
+    - `optimize`: True, False, or names out of "split", "hoist", "sink", "weight_grads": which rewrites may take the
+      step apart, so that the loop holds what the next carry needs and no more. Results equal the plain loop's to
+      rounding; False is `lax.scan` as it is. `rs.explain` shows what becomes of a cell.
     - `key`: a `jax.random` key for stochastic cells, which get `rng = Rng(key, t)`; t counts from 0 in every call, so
       pieces of one long sequence want keys of their own, `jax.random.fold_in(key, piece)`.
     - `progress`: shows a progress bar on stderr.
