@@ -13,7 +13,7 @@ from ._loop import Loop
 from ._notes import users_line
 from ._options import Options
 from ._precision import warn_of_low_precision
-from ._rewrite import debug, last_output, masking, no_output, progress, resets, stop, valid_steps
+from ._rewrite import ahead, debug, last_output, masking, no_output, progress, resets, stop, valid_steps
 from ._run import RUNNERS, optimized
 from ._start import Batch, bare_loop, fresh_carry
 
@@ -55,6 +55,8 @@ def run_until(cell_and_until: tuple[Any, Any], options: Options, arrays: Arrays)
     ready = _prepare(cell, options, arrays)
     hold = options.masked_output == "hold"
     masked = ready.loop if ready.valid is None else masking(ready.loop, ready.valid, ready.lengths, hold)
+    if options.method == "sequential" and "hoist" in options.optimize:
+        masked = ahead(masked)
     valid, n_steps, stopped = stop(masked, until, ready.valid, ready.batch, ready.xs, getattr(cell, "x_ndim", None))
     prefix = ready.valid is None or ready.lengths is not None
     ready = replace(ready, valid=valid, lengths=n_steps if prefix and not ready.loop.reverse else None)

@@ -159,7 +159,8 @@ def _depends(value: Value, section: Section) -> bool:
 
 
 def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
-    """A sequence that a cheap operation makes larger (a broadcast mask) is made inside the loop, at each step."""
+    """A sequence that a cheap operation makes larger (a broadcast mask) is made inside the loop, at each step; and a
+    bias is added there, where it costs no way through memory of its own."""
     for section in sections:
         changed = True
         while changed:
@@ -168,7 +169,9 @@ def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
             for v in section.seqs:
                 given = [u for u in dict.fromkeys(v.node.inputs) if not is_literal(u) and level[u] > PARAMS]
                 new = sum(u.bytes for u in given if u not in section.seqs)
-                if v.node.name in _CHEAP and level[v] < CARRY and new < v.bytes and _light_consts(v.node, level):
+                smaller = new < v.bytes and _light_consts(v.node, level)
+                biased = v.node.name == "add" and len(given) == 1 and products(given[0].node) > 0
+                if v.node.name in _CHEAP and level[v] < CARRY and (smaller or biased):
                     section.part.nodes.add(v.node)
                     changed = True
                     break

@@ -1,18 +1,17 @@
 """Takes any cell's step apart and runs it with as little as possible left in the loop."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 from .. import _tree
 from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
 from .._jaxpr.depend import Step, arrange, carry_kinds
-from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, new_inputs, number
+from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
 from .._jaxpr.schedule import Schedule, Section, schedule
+from .._jaxpr.trace import Traced
 from .._jaxpr.versions import match_varying
 from .._jaxpr.worth import cut_later, gains, stay
 from .._loop import Loop
@@ -35,7 +34,7 @@ def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) 
 
 def prepare(
     loop: Loop, unroll: int | bool, wanted: tuple[str, ...]
-) -> tuple["Traced", Any, Any, Distributed | None]:
+) -> tuple[Traced, Any, Any, Distributed | None]:
     """The step traced, what it starts from and reads, and how it runs taken apart; None where that gains nothing."""
     t = jnp.arange(loop.n_steps, dtype=jnp.int32) if loop.uses_t else None
     inputs = (loop.inputs, t)
@@ -51,39 +50,6 @@ def prepare(
     length = piece_length(taken, loop.n_steps)
     made = Distributed(taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, length)
     return traced, state, inputs, made
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A step as a jaxpr of (params, carry, inputs), all flat; what the cell closes over are its constants."""
-
-    closed: Any
-    n_params: int
-    carry_tree: Any
-    output_tree: Any
-
-    @classmethod
-    def of(cls, loop: Loop, state: Any, inputs: Any) -> "Traced":
-        trees = (jax.tree.map(jnp.asarray, loop.params), state, _tree.at_time(inputs, 0))
-        closed, (_, output) = jax.make_jaxpr(lambda p, s, x: loop.step(p, s, *x), return_shape=True)(*trees)
-        return cls(closed, len(jax.tree.leaves(loop.params)), jax.tree.structure(state), jax.tree.structure(output))
-
-    def again(self, params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
-        """The step once more, without tracing the user's code again."""
-        leaves = jax.tree.leaves((params, state, inputs, t))
-        out = core.jaxpr_as_fun(self.closed)(*leaves)
-        n = self.carry_tree.num_leaves
-        return jax.tree.unflatten(self.carry_tree, out[:n]), jax.tree.unflatten(self.output_tree, out[n:])
-
-    def graph(self, build: Builder) -> Step:
-        values = new_inputs(self.closed.in_avals)
-        consts = new_inputs(map(jax.typeof, self.closed.consts))
-        outputs = build.graph(self.closed, values, consts)
-        n, m = self.n_params, self.carry_tree.num_leaves
-        return Step(
-            (*consts, *values[:n]), tuple(values[n : n + m]), tuple(values[n + m :]),
-            tuple(outputs[:m]), tuple(outputs[m:]), tuple(build.effects),
-        )  # fmt: skip
 
 
 def take_apart(traced: Traced, wanted: tuple[str, ...]) -> Schedule | None:
