@@ -9,7 +9,9 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import groupby
+from typing import Any
 
 import jax
 from jax import lax
@@ -20,10 +22,10 @@ from .graph import Builder, Node, Value, in_order, is_literal, rewritten
 PARAMS, INPUTS, CARRY = range(3)  # what a value depends on at most
 
 ELEMENTWISE = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div
-    eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p log2 logistic lt max min mul ne neg
-    nextafter not one_minus_square or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh
-    xor""".split()
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh
+    div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p log2 logistic lt max
+    min mul ne neg nextafter not one_minus_square or pow rem round rsqrt select_n sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor""".split()
 )
 
 
@@ -68,7 +70,7 @@ def split_products(
     for side in (0, 1):
         joined, other = inputs[side], inputs[1 - side]
         parts, axis = _parts(joined, build)
-        if axis not in contracted[side] or axis in batch[side]:
+        if axis is None or axis not in contracted[side] or axis in batch[side]:
             continue
         levels = [depends_on(part, level) for part in parts]
         if max(levels) < CARRY or min(levels) == CARRY or depends_on(other, level) == CARRY:
@@ -78,7 +80,9 @@ def split_products(
             continue
         other_axis = contracted[1 - side][list(contracted[side]).index(axis)]
         total, start = None, 0
-        for part in parts:
+        for _, group in groupby(parts, lambda part: depends_on(part, level) == CARRY):
+            members = list(group)
+            part = members[0] if len(members) == 1 else build(partial(_joined, axis), *members)
             stop = start + part.shape[axis]
             piece = _slice(other, other_axis, start, stop, build)
             pair = (part, piece) if side == 0 else (piece, part)
@@ -89,13 +93,19 @@ def split_products(
     return None
 
 
+def _joined(axis: int, *parts: Any) -> Any:
+    return lax.concatenate(parts, axis)
+
+
 def _parts(value: Value, build: Builder) -> tuple[tuple[Value, ...], int | None]:
     """The parts of a concatenation, also of a nested one, and its axis, seen through a conversion of its type."""
     node = value.node
     if node.name == "concatenate":
         axis = node.params["dimension"]
         nested = (_parts(part, build) for part in node.inputs)
-        return tuple(p for (ps, a), v in zip(nested, node.inputs, strict=True) for p in (ps if a == axis else (v,))), axis
+        return tuple(
+            p for (ps, a), v in zip(nested, node.inputs, strict=True) for p in (ps if a == axis else (v,))
+        ), axis
     if node.name == "convert_element_type":
         parts, axis = _parts(node.inputs[0], build)
         return tuple(build.again(node, part) for part in parts), axis
@@ -239,5 +249,3 @@ def products(node: Node) -> float:
         channels = kernel[node.params["dimension_numbers"].rhs_spec[0]]
         return 2.0 * math.prod(node.avals[0].shape) * math.prod(kernel) / max(channels, 1)
     return 0.0
-
-

@@ -171,7 +171,9 @@ class _Reach:
     def stages(self) -> list[int]:
         """The circles put together into as few loops as leave no product between two circles of one loop."""
         groups = self.groups()
-        alone = [n for n in self.nodes if products(n) and not any(self.before[n] & g and self.after[n] & g for g in groups)]
+        alone = [
+            n for n in self.nodes if products(n) and not any(self.before[n] & g and self.after[n] & g for g in groups)
+        ]
         stage: dict[int, int] = {}
         for g in groups:
             stage[g] = 0

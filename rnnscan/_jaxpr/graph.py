@@ -86,7 +86,7 @@ def _traced(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
     key = None
     if getattr(function, "__module__", "") == "jax._src.lax.lax" and not any(isinstance(g, np.ndarray) for g in given):
         kinds = tuple((g.shape, g.dtype) if isinstance(g, jax.ShapeDtypeStruct) else repr(g) for g in given)
-        key = function, kinds, jax.config.jax_enable_x64
+        key = function, kinds, jax.config.read("jax_enable_x64")
     found = _SEEN.get(key)
     if found is None:
         shapes = [g for g in given if isinstance(g, jax.ShapeDtypeStruct)]

@@ -56,7 +56,9 @@ def _draws(node: Node) -> bool:
     """Whether a node draws random numbers with a generator that gives others under `vmap`: all but threefry."""
     if node.name == "rng_bit_generator":
         return True
-    keys = [v.aval.dtype for v in (*node.inputs, *node.outputs) if jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.prng_key)]
+    keys = [
+        v.aval.dtype for v in (*node.inputs, *node.outputs) if jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.prng_key)
+    ]
     return any("threefry" not in str(dtype) for dtype in keys)
 
 
@@ -95,7 +97,9 @@ def _flat_product(node: Node, seq: jax.Array, other: jax.Array, side: int) -> ja
     return out
 
 
-def evaluate_many(values: list[Value], fixed: dict[Value, Any], over_time: dict[Value, Any], level: dict[Value, int]) -> None:
+def evaluate_many(
+    values: list[Value], fixed: dict[Value, Any], over_time: dict[Value, Any], level: dict[Value, int]
+) -> None:
     """Adds the arrays of `values` at every step to `over_time`; what is the same at each step goes to `fixed`."""
     known = lambda v: v in over_time or v in fixed or is_literal(v)
     for node in in_order(values, known):

@@ -1,6 +1,5 @@
 """The order in which the parts of a step run for many steps: loops, and operations for all steps at once."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +84,16 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
             section.part.nodes.update(narrow)
     _expand_inside(sections, level)
     made = _Demand(step, arrangement.kinds, level, sections)
-    return Schedule(step, arrangement.kinds, level, arrangement.pinned, sections, made.actions, [v for n in narrow for v in n.outputs], made.alone)
+    return Schedule(
+        step,
+        arrangement.kinds,
+        level,
+        arrangement.pinned,
+        sections,
+        made.actions,
+        [v for n in narrow for v in n.outputs],
+        made.alone,
+    )
 
 
 def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:
@@ -137,7 +145,9 @@ def _keep_small_inside(step: Step, sections: list[Section]) -> None:
             ours = [v for v in node.inputs if section.inside(v)]
             if not ours or node in section.part.nodes or products(node) or node not in wanted:
                 continue
-            if any(not section.inside(v) and v.node.primitive is not None and _depends(v, section) for v in node.inputs):
+            if any(
+                not section.inside(v) and v.node.primitive is not None and _depends(v, section) for v in node.inputs
+            ):
                 continue
             if node.name not in _CHEAP and node.name not in ("tanh", "logistic", "exp", "div", "custom_jvp_call"):
                 continue
@@ -152,9 +162,7 @@ def _keep_small_inside(step: Step, sections: list[Section]) -> None:
 def _depends(value: Value, section: Section) -> bool:
     """Whether a value outside a loop is made of what the loop gives."""
     return any(
-        v in section.carry or n in section.part.nodes
-        for n in in_order([value])
-        for v in (*n.inputs, *n.outputs)
+        v in section.carry or n in section.part.nodes for n in in_order([value]) for v in (*n.inputs, *n.outputs)
     )
 
 

@@ -182,7 +182,9 @@ class TangentStep:
         self.needed = list(needed)
         for v in needed:
             depends_on(v, self.level)
-        self.shifted = {old: new for old, new in zip(self.state_inputs, self.new_state, strict=False) if new in self.cuts}
+        self.shifted = {
+            old: new for old, new in zip(self.state_inputs, self.new_state, strict=False) if new in self.cuts
+        }
         free = {*self.cuts, *self.shifted}
         self.kept = [v for v in kept(needed, self.level, free) if v not in self.seq_inputs]
 
@@ -224,9 +226,7 @@ class TangentStep:
             found.extend(_tap(node, args, [v in over_time for v in values], moving))
         return found
 
-    def sum_early(
-        self, d_seqs: Arrays, taps: Arrays, fixed: dict[Value, Any], over_time: dict[Value, Any]
-    ) -> Arrays:
+    def sum_early(self, d_seqs: Arrays, taps: Arrays, fixed: dict[Value, Any], over_time: dict[Value, Any]) -> Arrays:
         """The sequences of tangents that the tangent loop reads."""
         env = dict(over_time) | dict(zip(self.d_read, [*d_seqs, *taps], strict=True))
         evaluate_many(self.sums, dict(fixed), env, dict(self.level) | dict.fromkeys(self.d_read, INPUTS))

@@ -41,7 +41,9 @@ def vary_alike(args: list[Any]) -> list[Any]:
     if not union:
         return args
     missing = [union - a for a in axes]
-    return [jax.lax.pcast(jnp.asarray(a), tuple(m), to="varying") if m else a for a, m in zip(args, missing, strict=True)]
+    return [
+        jax.lax.pcast(jnp.asarray(a), tuple(m), to="varying") if m else a for a, m in zip(args, missing, strict=True)
+    ]
 
 
 def match_varying(step: Callable[[Any, Any], Any], state: Any, inputs: Any) -> Any:

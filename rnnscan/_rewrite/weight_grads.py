@@ -53,7 +53,9 @@ def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
     final, (cuts, kept) = lax.scan(lambda state, x: step.values(consts, state, x), state, seqs, **how)
     start = [_or_zeros(d, s) for d, s in zip(d_state, state, strict=True) if is_float(s)]
 
-    def tangent(known: Any, d_consts: list[Any], start: Arrays, d_seqs: Arrays) -> tuple[Arrays, Arrays]:
+    def tangent(
+        known: tuple[Arrays, Arrays, Arrays, Arrays, Arrays], d_consts: list[Any], start: Arrays, d_seqs: Arrays
+    ) -> tuple[Arrays, Arrays]:
         fixed, over_time = step.known(*known, reverse=how["reverse"])
         taps = step.taps(d_consts, fixed, over_time, how["length"])
         sums = step.sum_early(d_seqs, taps, fixed, over_time)

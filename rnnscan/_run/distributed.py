@@ -1,9 +1,8 @@
 """Runs a step that was taken apart: loops step by step, all else for many steps at once, in pieces of time.
 
 The values at the edges of the loops take memory for all steps of a piece. A piece as long as the sequence would take
-more than the plain loop does, and go through main memory instead of the cache; so pieces are short (`_PIECE_BYTES`), one
-`lax.scan` goes over the pieces, and JAX differentiates it like any other: its backward loop sums gradients of params
-once a piece.
+more than the plain loop does, and go through main memory instead of the cache. So pieces are short, one `lax.scan`
+goes over them, and JAX differentiates it like any other: its backward loop sums gradients of params once a piece.
 """
 
 from dataclasses import dataclass
@@ -39,7 +38,9 @@ class Distributed:
         """`(carry, outputs over time)`; time is the first axis of `inputs`."""
         fixed = dict(zip(self.schedule.step.params, params, strict=True))
         kinds = self.schedule.kinds
-        fixed.update((v, c) for v, c, kind in zip(self.schedule.step.carry, carry, kinds, strict=True) if kind == "constant")
+        fixed.update(
+            (v, c) for v, c, kind in zip(self.schedule.step.carry, carry, kinds, strict=True) if kind == "constant"
+        )
         evaluate(self._shared(), fixed)
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
@@ -113,7 +114,8 @@ class Distributed:
         return state[: len(section.carry)]
 
     def _at_end(
-        self, fixed: dict[Value, Any], over_time: dict[Value, Any], last: dict[Value, Any], carry: Arrays, new_carry: Arrays
+        self, fixed: dict[Value, Any], over_time: dict[Value, Any], last: dict[Value, Any], carry: Arrays,
+        new_carry: Arrays,
     ) -> None:  # fmt: skip
         """Fills in the leaves of the carry that no loop carries, from the last step's values."""
         s = self.schedule

@@ -32,9 +32,7 @@ def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) 
     return loop.finish(jax.tree.unflatten(traced.carry_tree, carry), jax.tree.unflatten(traced.output_tree, ys))
 
 
-def prepare(
-    loop: Loop, unroll: int | bool, wanted: tuple[str, ...]
-) -> tuple[Traced, Any, Any, Distributed | None]:
+def prepare(loop: Loop, unroll: int | bool, wanted: tuple[str, ...]) -> tuple[Traced, Any, Any, Distributed | None]:
     """The step traced, what it starts from and reads, and how it runs taken apart; None where that gains nothing."""
     t = jnp.arange(loop.n_steps, dtype=jnp.int32) if loop.uses_t else None
     inputs = (loop.inputs, t)
@@ -100,8 +98,12 @@ def _can_map(node: Node, level: dict[Any, int]) -> bool:
 
     def run(*args: Any) -> Any:
         given = dict(zip(varying, args, strict=True))
-        fixed = [jnp.zeros(v.shape, v.aval.dtype) if v not in given and not is_literal(v) else None for v in node.inputs]
-        return apply(node, [given.get(v, number(v) if f is None else f) for v, f in zip(node.inputs, fixed, strict=True)])
+        fixed = [
+            jnp.zeros(v.shape, v.aval.dtype) if v not in given and not is_literal(v) else None for v in node.inputs
+        ]
+        return apply(
+            node, [given.get(v, number(v) if f is None else f) for v, f in zip(node.inputs, fixed, strict=True)]
+        )
 
     try:
         jax.eval_shape(jax.vmap(run), *(jax.ShapeDtypeStruct((2, *v.shape), v.aval.dtype) for v in varying))
@@ -111,12 +113,14 @@ def _can_map(node: Node, level: dict[Any, int]) -> bool:
 
 
 def piece_length(taken: Schedule, n_steps: int) -> int:
-    """Steps a piece: as many as keep what lies between the loops in the cache, and a divisor of the whole if possible."""
+    """Steps a piece: as many as keep what lies between the loops in the cache; a divisor of the whole if possible."""
     bytes_a_step = 0
     for section in taken.sections:
         made = [v for v in section.seqs if v.node.primitive is not None]
         bytes_a_step = max(bytes_a_step, sum(v.bytes for v in made), _product_bytes(section))
-    bytes_a_step = max(bytes_a_step, max((v.bytes for a in taken.actions if isinstance(a, Node) for v in a.outputs), default=0))
+    bytes_a_step = max(
+        bytes_a_step, max((v.bytes for a in taken.actions if isinstance(a, Node) for v in a.outputs), default=0)
+    )
     if bytes_a_step * n_steps <= 2 * _PIECE_BYTES:
         return n_steps
     target = max(1, min(n_steps, _PIECE_BYTES // max(1, bytes_a_step)))
