@@ -11,7 +11,7 @@ the carry's are added up before the loop, and those of gates join before the pro
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,8 +28,15 @@ Terms = list[tuple[Value | None, Value]]  # coefficient, None being 1, and what 
 class Linear:
     """Linear functions of `carried`, tangents of the carry, and of `read`, tangents that are known before the loop."""
 
-    def __init__(self, carried: Sequence[Value], read: Sequence[Value], build: Builder):
+    def __init__(
+        self,
+        carried: Sequence[Value],
+        read: Sequence[Value],
+        build: Builder,
+        turned: Mapping[Value, Value] | None = None,
+    ):
         self.build = build
+        self.turned = turned or {}  # matrices whose transposes are at hand
         self.linear = {*carried, *read}
         self.early = set(read)  # linear, and made of no carried tangent
         self._sums: dict[Value, Terms] = {v: [(None, v)] for v in (*carried, *read)}
@@ -64,7 +71,9 @@ class Linear:
         rows = math.prod(inputs[0].shape[:-1])
         if batch != ((), ()) or lhs != (len(inputs[0].shape) - 1,) or rhs != (0,) or rows < 2:
             return None
-        turned = self.build(lambda w: lax.transpose(w, (1, 0)), inputs[1])
+        turned = self.turned.get(inputs[1])
+        if turned is None:
+            turned = self.build(lambda w: lax.transpose(w, (1, 0)), inputs[1])
         numbers = ((lhs, (1,)), batch)
         params = dict(node.params, dimension_numbers=numbers)
         made = self.build.keep(node.primitive, (inputs[0], turned), params, node.avals, node.context)

@@ -23,6 +23,12 @@ class Section:
     linearised: dict[Any, Any] = field(default_factory=dict)  # what `TangentStep.of` has made, by what moves
 
     @property
+    def matrices(self) -> list[Value]:
+        """The constants by which the loop multiplies rows; their transposes serve the backward loop."""
+        right = {n.inputs[1] for n in self.part.nodes if n.name == "dot_general"}
+        return [v for v in self.consts if v in right and v.is_float and len(v.shape) == 2]
+
+    @property
     def roots(self) -> list[Value]:
         return [*self.effects, *self.new_carry, *self.cuts, *self.lasts]
 

@@ -123,7 +123,12 @@ class TangentStep:
         last = len(given) - len(self.in_loop)
         self.n_state = sum(v.is_float for v in self.new_state)
         self.d_state, self.d_read, self.d_own = given[: self.n_state], given[self.n_state : last], given[last:]
-        self.linear = Linear([*self.d_state, *self.d_own], self.d_read, build)
+        places = dict(zip(self.consts, self.const_inputs, strict=True))
+        matrices = [places[v] for v in body.section.matrices]
+        self.turned_inputs = new_inputs(jax.ShapeDtypeStruct(v.shape[::-1], v.aval.dtype) for v in matrices)
+        self.level |= dict.fromkeys(self.turned_inputs, PARAMS)
+        turned = dict(zip(matrices, self.turned_inputs, strict=True))
+        self.linear = Linear([*self.d_state, *self.d_own], self.d_read, build, turned)
         self.d_outputs = self.linear.collapse(build.graph(linear, given, coefficients))
 
     def _as_function(
@@ -196,10 +201,10 @@ class TangentStep:
         return new_state, (cuts, values)
 
     def known(
-        self, consts: Arrays, state: Arrays, seqs: Arrays, cuts: Arrays, values: Arrays, reverse: bool
+        self, reverse: bool, consts: Arrays, turned: Arrays, state: Arrays, seqs: Arrays, cuts: Arrays, values: Arrays
     ) -> tuple[dict[Value, Any], dict[Value, Any]]:
         """`(the same at each step, at every step)`: all that the derivative reads."""
-        fixed = dict(zip(self.const_inputs, consts, strict=True))
+        fixed = dict(zip([*self.const_inputs, *self.turned_inputs], [*consts, *turned], strict=True))
         over_time = dict(zip([*self.seq_inputs, *self.cuts, *self.kept], [*seqs, *cuts, *values], strict=True))
         first = dict(zip(self.state_inputs, state, strict=True))
         for old, new in self.shifted.items():

@@ -35,34 +35,40 @@ def plain_loop(body: Body, consts: Arrays, state: Arrays, seqs: Arrays, **how: A
     return lax.scan(lambda state, x: body(consts, state, x), state, seqs, **how)
 
 
-def loop_with_rule(body: Body, consts: Arrays, state: Arrays, seqs: Arrays, **how: Any) -> tuple[Arrays, Arrays]:
-    """The same values as `plain_loop`, and the same derivatives, with those of the constants taken out of the loop."""
+def loop_with_rule(
+    body: Body, consts: Arrays, turned: Arrays, state: Arrays, seqs: Arrays, **how: Any
+) -> tuple[Arrays, Arrays]:
+    """The same values as `plain_loop`, and the same derivatives, with those of the constants taken out of the loop.
+
+    `turned` are the transposes of the section's `matrices`; the rule alone reads them.
+    """
 
     @jax.custom_jvp
-    def loop(consts: Arrays, state: Arrays, seqs: Arrays) -> tuple[Arrays, Arrays]:
+    def loop(consts: Arrays, turned: Arrays, state: Arrays, seqs: Arrays) -> tuple[Arrays, Arrays]:
+        del turned
         return plain_loop(body, consts, state, seqs, **how)
 
     loop.defjvp(partial(_rule, body, how), symbolic_zeros=True)
-    return loop(consts, state, seqs)
+    return loop(consts, turned, state, seqs)
 
 
 def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
-    consts, state, seqs = primals
-    d_consts, d_state, d_seqs = ([_tangent(d) for d in part] for part in tangents)
-    step = TangentStep.of(body, primals, [d is not None for d in d_consts], [d is not None for d in d_seqs])
+    consts, turned, state, seqs = primals
+    d_consts, _, d_state, d_seqs = ([_tangent(d) for d in part] for part in tangents)
+    step = TangentStep.of(
+        body, (consts, state, seqs), [d is not None for d in d_consts], [d is not None for d in d_seqs]
+    )
     final, (cuts, kept) = lax.scan(lambda state, x: step.values(consts, state, x), state, seqs, **how)
     start = [_or_zeros(d, s) for d, s in zip(d_state, state, strict=True) if is_float(s)]
 
-    def tangent(
-        known: tuple[Arrays, Arrays, Arrays, Arrays, Arrays], d_consts: list[Any], start: Arrays, d_seqs: Arrays
-    ) -> tuple[Arrays, Arrays]:
-        fixed, over_time = step.known(*known, reverse=how["reverse"])
+    def tangent(known: Any, d_consts: list[Any], start: Arrays, d_seqs: Arrays) -> tuple[Arrays, Arrays]:
+        fixed, over_time = step.known(how["reverse"], *known)
         taps = step.taps(d_consts, fixed, over_time, how["length"])
         sums = step.sum_early(d_seqs, taps, fixed, over_time)
         at = lambda d_state, x: step.tangents(fixed, d_consts, d_state, *x)
         return lax.scan(at, start, ([over_time[v] for v in step.per_step], sums), **how)
 
-    known = consts, state, seqs, cuts, kept
+    known = consts, turned, state, seqs, cuts, kept
     moving = [d for d in d_seqs if d is not None]
     d_final, d_cuts = jax.checkpoint(tangent, prevent_cse=False)(known, d_consts, start, moving)
     return (final, cuts), (_with_float0(d_final, final), _with_float0(d_cuts, cuts))

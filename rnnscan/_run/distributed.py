@@ -42,17 +42,18 @@ class Distributed:
             (v, c) for v, c, kind in zip(self.schedule.step.carry, carry, kinds, strict=True) if kind == "constant"
         )
         evaluate(self._shared(), fixed)
+        turned = {v: fixed[v].T for s in self.schedule.sections for v in s.matrices if v in fixed}
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
-            return self._piece(fixed, carry, inputs, k)
+            return self._piece(fixed, turned, carry, inputs, k)
         whole, rest = self._split(inputs, n * k)
         pieces = [x.reshape(n, k, *x.shape[1:]) for x in whole]
-        run = lambda carry, inputs: self._piece(fixed, carry, inputs, k)
+        run = lambda carry, inputs: self._piece(fixed, turned, carry, inputs, k)
         carry, outputs = lax.scan(run, carry, pieces, n, reverse=self.reverse)
         outputs = [y.reshape(n * k, *y.shape[2:]) for y in outputs]
         if n * k == self.n_steps:
             return carry, outputs
-        carry, more = self._piece(fixed, carry, rest, self.n_steps - n * k)
+        carry, more = self._piece(fixed, turned, carry, rest, self.n_steps - n * k)
         pairs = [(b, a) if self.reverse else (a, b) for a, b in zip(outputs, more, strict=True)]
         return carry, [jnp.concatenate(pair) for pair in pairs]
 
@@ -76,7 +77,9 @@ class Distributed:
         found.update(dict.fromkeys([*s.step.outputs, *s.step.new_carry]))
         return [v for v in found if not is_literal(v) and s.level[v] == PARAMS and v not in s.narrow]
 
-    def _piece(self, fixed: dict[Value, Any], carry: Arrays, inputs: Arrays, length: int) -> tuple[Arrays, Arrays]:
+    def _piece(
+        self, fixed: dict[Value, Any], turned: dict[Value, Any], carry: Arrays, inputs: Arrays, length: int
+    ) -> tuple[Arrays, Arrays]:
         s = self.schedule
         fixed = dict(fixed)
         evaluate(s.narrow, fixed)
@@ -88,7 +91,7 @@ class Distributed:
                 over_time[s.step.carry[i]], new_carry[i] = self._count(carry[i], kind.by, length)
         for action in s.actions:
             if isinstance(action, Section):
-                new = self._loop(action, fixed, over_time, last, carry, length)
+                new = self._loop(action, fixed, turned, over_time, last, carry, length)
                 for i, leaf in zip(action.part.leaves, new, strict=True):
                     new_carry[i] = leaf
             elif isinstance(action, int):
@@ -100,15 +103,19 @@ class Distributed:
         return new_carry, [self._spread(v, fixed, over_time, length) for v in s.step.outputs]
 
     def _loop(
-        self, section: Section, fixed: dict[Value, Any], over_time: dict[Value, Any], last: dict[Value, Any],
-        carry: Arrays, length: int,
+        self, section: Section, fixed: dict[Value, Any], turned: dict[Value, Any], over_time: dict[Value, Any],
+        last: dict[Value, Any], carry: Arrays, length: int,
     ) -> Arrays:  # fmt: skip
         """Runs one loop; its values for every step go to `over_time`, those of the last step to `last`."""
         body = Body(section)
         consts, seqs = [fixed[v] for v in section.consts], [over_time[v] for v in section.seqs]
         state = body.first_state([carry[i] for i in section.part.leaves])
-        run = loop_with_rule if self.rule else plain_loop
-        state, cuts = run(body, consts, state, seqs, length=length, reverse=self.reverse, unroll=self.unroll)
+        how = {"length": length, "reverse": self.reverse, "unroll": self.unroll}
+        if self.rule:
+            transposes = [turned[v] if v in turned else fixed[v].T for v in section.matrices]
+            state, cuts = loop_with_rule(body, consts, transposes, state, seqs, **how)
+        else:
+            state, cuts = plain_loop(body, consts, state, seqs, **how)
         over_time.update(zip(section.cuts, cuts, strict=True))
         last.update(zip([*section.new_carry, *section.lasts], state, strict=True))
         return state[: len(section.carry)]

@@ -20,6 +20,8 @@ from .sequential import sequential
 
 
 _PIECE_BYTES = 1 << 20
+_SHARE_OF_WEIGHTS = 0.35
+_LEAST_STEPS = 4
 
 
 def optimized(loop: Loop, unroll: int | bool = 1, wanted: tuple[str, ...] = ()) -> tuple[Any, Any]:
@@ -113,20 +115,31 @@ def _can_map(node: Node, level: dict[Any, int]) -> bool:
 
 
 def piece_length(taken: Schedule, n_steps: int) -> int:
-    """Steps a piece: as many as keep what lies between the loops in the cache; a divisor of the whole if possible."""
-    bytes_a_step = 0
-    for section in taken.sections:
-        made = [v for v in section.seqs if v.node.primitive is not None]
-        bytes_a_step = max(bytes_a_step, sum(v.bytes for v in made), _product_bytes(section))
-    bytes_a_step = max(
-        bytes_a_step, max((v.bytes for a in taken.actions if isinstance(a, Node) for v in a.outputs), default=0)
-    )
+    """Steps a piece: as many as keep what lies between the loops in the cache; a divisor of the whole if possible.
+
+    A piece also adds its part to the gradients of the weights once, so it should hold about as much as these, and what
+    it starts with takes the time of a step or two, so it has a few steps at least.
+    """
+    between = [v.bytes for action in taken.actions if isinstance(action, Node) for v in action.outputs]
+    in_loops = [_loop_bytes(section, taken) for section in taken.sections]
+    bytes_a_step = max([1, *between, *in_loops])
     if bytes_a_step * n_steps <= 2 * _PIECE_BYTES:
         return n_steps
-    target = max(1, min(n_steps, _PIECE_BYTES // max(1, bytes_a_step)))
+    piece_bytes = max(_PIECE_BYTES, int(_SHARE_OF_WEIGHTS * _weight_bytes(taken)))
+    target = min(n_steps, max(_LEAST_STEPS, piece_bytes // bytes_a_step))
     near = [k for k in range(max(1, target // 2), 2 * target + 1) if n_steps % k == 0]
     return min(near, key=lambda k: abs(math.log(k / target))) if near else target
 
 
-def _product_bytes(section: Section) -> int:
-    return sum(v.bytes for node in section.part.nodes if products(node) for v in node.outputs)
+def _loop_bytes(section: Section, taken: Schedule) -> int:
+    """What a loop reads of what was computed before it, or, the backward one, writes: whichever is more."""
+    made = [v.bytes for v in section.seqs if v.node.primitive is not None]
+    recurrent = [n for n in section.part.nodes if products(n) and n not in taken.pinned]
+    return max(sum(made), sum(v.bytes for node in recurrent for v in node.outputs))
+
+
+def _weight_bytes(taken: Schedule) -> int:
+    batched = [action for action in taken.actions if isinstance(action, Node) and products(action)]
+    inside = [n for section in taken.sections for n in section.part.nodes if products(n)]
+    read = {v for node in (*batched, *inside) for v in node.inputs if taken.level[v] == PARAMS}
+    return sum(v.bytes for v in read)
