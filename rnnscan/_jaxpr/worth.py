@@ -2,7 +2,8 @@
 
 What leaves the loop is computed in larger products, and saves one operation a step; but its result goes out to the
 cache and back, twice where it is cut into gates. That is dear where few features meet many units and many rows. The
-model is rough, so a product stays only where leaving would take twice its time. On other devices everything leaves.
+model is rough (`benchmarks/primitives.py` times what it is made of), so a product stays only where leaving would clearly
+take longer. On other devices everything leaves.
 """
 
 import math
@@ -19,7 +20,7 @@ _OPERATION_S, _JOINED_S = 2e-6, 1e-6  # one more product a step; one concatenati
 _FLOPS_IN_LOOP, _FLOPS_AT_ONCE = 2e11, 3e11  # a second, two cores; in the loop fewer where rows are few
 _FEW_ROWS = 8
 _BYTE_S, _CUT_BYTE_S = 0.8e-10, 2e-10
-_CLEARLY = 2.0
+_CLEARLY = 1.25
 
 STAYS = "few features for so many units: its result's way through memory would cost more than the product"
 
