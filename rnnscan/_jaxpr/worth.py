@@ -2,8 +2,8 @@
 
 What leaves the loop is computed in larger products, and saves one operation a step; but its result goes out to the
 cache and back, twice where it is cut into gates. That is dear where few features meet many units and many rows. The
-model is rough (`benchmarks/primitives.py` times what it is made of), so a product stays only where leaving would clearly
-take longer. On other devices everything leaves.
+model is rough (`benchmarks/primitives.py` times what it is made of), so a product stays only where leaving would take
+clearly longer. On other devices everything leaves.
 """
 
 import math
