@@ -6,7 +6,6 @@
   backend reads a sequence cut inside the loop element by element, which costs more than the product does.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from .cost import PRODUCTS, product_flops
 from .graph import Builder, Node, Value, in_order, is_literal, rewritten
 
 
@@ -240,12 +240,6 @@ def _cut_one(value: Value, cut: Node, index: int, axis: int, build: Builder) -> 
 
 def products(node: Node) -> float:
     """Floating-point operations of a product or a convolution, 0 for everything else."""
-    if node.name == "dot_general":
-        ((contracted, _), _) = node.params["dimension_numbers"]
-        shape = node.inputs[0].shape
-        return 2.0 * math.prod(node.avals[0].shape) * math.prod(shape[axis] for axis in contracted)
-    if node.name == "conv_general_dilated":
-        kernel = node.inputs[1].shape
-        channels = kernel[node.params["dimension_numbers"].rhs_spec[0]]
-        return 2.0 * math.prod(node.avals[0].shape) * math.prod(kernel) / max(channels, 1)
-    return 0.0
+    if node.name not in PRODUCTS:
+        return 0.0
+    return product_flops(node.name, node.params, *(v.shape for v in (*node.inputs, *node.outputs)))

@@ -7,6 +7,11 @@ from typing import Any
 import jax
 
 
+Shape = tuple[int, ...]
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
 def flops(function: Callable[..., Any], *args: Any) -> float:
     """Floating-point operations of one call, from the jaxpr; a loop of unknown length counts once."""
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
@@ -18,17 +23,21 @@ def _count(jaxpr: Any) -> float:
         called = list(inner_jaxprs(equation.params))
         if called:
             total += equation.params.get("length", 1) * sum(_count(part) for part in called)
-        elif equation.primitive.name == "dot_general":
-            ((contracted, _), _) = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval
-            channels = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * equation.outvars[0].aval.size * kernel.size / max(channels, 1)
+        elif equation.primitive.name in PRODUCTS:
+            shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars)]
+            total += product_flops(equation.primitive.name, equation.params, *shapes)
         else:
             total += sum(getattr(out.aval, "size", 1) for out in equation.outvars)
     return total
+
+
+def product_flops(name: str, params: dict[str, Any], left: Shape, right: Shape, out: Shape) -> float:
+    """Floating-point operations of a product or a convolution of arrays of these shapes."""
+    if name == "dot_general":
+        ((contracted, _), _) = params["dimension_numbers"]
+        return 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+    channels = right[params["dimension_numbers"].rhs_spec[0]]
+    return 2.0 * math.prod(out) * math.prod(right) / max(channels, 1)
 
 
 def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .algebra import products
-from .cost import inner_jaxprs
+from .cost import PRODUCTS, inner_jaxprs, product_flops
 from .graph import Node, Value
 
 
@@ -61,16 +61,13 @@ def _of_jaxpr(jaxpr: Any) -> Work:
     total = Work(0, 0)
     for equation in jaxpr.eqns:
         inputs, outputs = ([v.aval for v in vs] for vs in (equation.invars, equation.outvars))
-        found = _work(equation.primitive.name, equation.params, inputs, outputs)
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            node = Node(equation.primitive, _values(inputs), dict(equation.params), tuple(outputs))
-            found = Work(1, int(products(node)))
+        name, params = equation.primitive.name, equation.params
+        if name in PRODUCTS:
+            found = Work(1, int(product_flops(name, params, *(aval.shape for aval in (*inputs, *outputs)))))
+        else:
+            found = _work(name, params, inputs, outputs)
         total = Work(total.products + found.products, total.flops + found.flops)
     return total
-
-
-def _values(avals: list[Any]) -> tuple[Value, ...]:
-    return tuple(Node(None, (), {}, (aval,)).outputs[0] for aval in avals)
 
 
 def stands_alone(node: Node) -> bool:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from .cost import inner_jaxprs
 from .versions import vary_alike
 
 
@@ -214,16 +215,11 @@ def _key(primitive: Any, inputs: tuple[Value, ...], params: dict[str, Any]) -> A
 def apply(node: Node, args: Sequence[Any]) -> list[Any]:
     """What a node computes from these arrays."""
     params = node.primitive.get_bind_params(node.params)
-    if len(args) > 1 and not any(_has_jaxpr(p) for p in node.params.values()):
+    if len(args) > 1 and not any(inner_jaxprs(node.params)):
         args = vary_alike(list(args))
     with nullcontext() if node.context is None else node.context.settings.manager:
         out = node.primitive.bind(*args, **params)
     return list(out) if node.primitive.multiple_results else [out]
-
-
-def _has_jaxpr(param: Any) -> bool:
-    parts = param if isinstance(param, tuple | list) else (param,)
-    return any(hasattr(part, "eqns") or hasattr(part, "jaxpr") for part in parts)
 
 
 def in_order(values: Iterable[Value], stop: Callable[[Value], bool] = lambda value: False) -> list[Node]:

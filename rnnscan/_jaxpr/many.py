@@ -33,6 +33,12 @@ def apply_many(node: Node, args: list[Any], over_time: list[bool]) -> list[Any]:
     return jax.vmap(one)(*(args[i] for i in which))
 
 
+def one_step_late(first: Any, values: Any, reverse: bool) -> Any:
+    """Each step's value of the step before it in the order of the loop; `first` is what the first step gets."""
+    first = jnp.asarray(first)[None]
+    return jnp.concatenate([values[1:], first] if reverse else [first, values[:-1]])
+
+
 def split_evenly(x: Any, sizes: Sequence[int], axis: int) -> list[Any]:
     """`lax.split`; where all sizes are equal, by way of an axis more, since XLA's CPU backend joins equal parts a third
     faster along an axis of their own, which is what the transpose does."""

@@ -12,7 +12,7 @@ from .algebra import CARRY, INPUTS, PARAMS, depends_on
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
 from .keep import kept
 from .linear import Linear
-from .many import apply_many, evaluate_many
+from .many import apply_many, evaluate_many, one_step_late
 from .schedule import Section
 
 
@@ -208,8 +208,7 @@ class TangentStep:
         over_time = dict(zip([*self.seq_inputs, *self.cuts, *self.kept], [*seqs, *cuts, *values], strict=True))
         first = dict(zip(self.state_inputs, state, strict=True))
         for old, new in self.shifted.items():
-            parts = [over_time[new][1:], first[old][None]] if reverse else [first[old][None], over_time[new][:-1]]
-            over_time[old] = jnp.concatenate(parts)
+            over_time[old] = one_step_late(first[old], over_time[new], reverse)
         evaluate_many(self.needed, fixed, over_time, self.level)
         return fixed, over_time
 

@@ -14,7 +14,7 @@ from jax import lax
 from .._jaxpr.algebra import PARAMS
 from .._jaxpr.depend import Counter
 from .._jaxpr.graph import Value, evaluate, in_order, is_literal, number
-from .._jaxpr.many import run_many
+from .._jaxpr.many import one_step_late, run_many
 from .._jaxpr.schedule import Schedule, Section
 from .._jaxpr.tangent import Body
 from .._rewrite.weight_grads import loop_with_rule, plain_loop
@@ -96,7 +96,7 @@ class Distributed:
                     new_carry[i] = leaf
             elif isinstance(action, int):
                 values = self._spread(s.step.new_carry[action], fixed, over_time, length)
-                over_time[s.step.carry[action]] = self._delay(carry[action], values)
+                over_time[s.step.carry[action]] = one_step_late(carry[action], values, self.reverse)
             else:
                 run_many(action, fixed, over_time)
         self._at_end(fixed, over_time, last, carry, new_carry)
@@ -137,11 +137,6 @@ class Distributed:
         by = jnp.asarray(by, first.dtype)
         counted = first + by * (t[::-1] if self.reverse else t).reshape(-1, *(1,) * first.ndim)
         return counted, first + by * jnp.asarray(length, first.dtype)
-
-    def _delay(self, first: Any, values: Any) -> Any:
-        """Each step's value of the step before."""
-        first = jnp.asarray(first)[None]
-        return jnp.concatenate([values[1:], first] if self.reverse else [first, values[:-1]])
 
     def _spread(self, value: Value, fixed: dict[Value, Any], over_time: dict[Value, Any], length: int) -> Any:
         if value in over_time:
