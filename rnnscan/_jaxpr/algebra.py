@@ -7,7 +7,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from itertools import groupby
 from typing import Any
@@ -37,19 +37,12 @@ def depends_on(value: Value, level: dict[Value, int]) -> int:
     return level[value]
 
 
-def simplify(
-    values: Sequence[Value],
-    level: dict[Value, int],
-    build: Builder,
-    gains: Callable[[Node, float], bool] | None,
-    sums: bool,
-) -> list[Value]:
-    """All the rules in turn: the first where `gains(product, share of it that leaves)`, the others if `sums`."""
+def simplify(values: Sequence[Value], level: dict[Value, int], build: Builder, split: bool, hoist: bool) -> list[Value]:
+    """All the rules in turn: the first for `split`, the others for `hoist`."""
     new = list(values)
-    if gains is not None:
-        split = lambda node, inputs: split_products(node, inputs, level, build, gains)
-        new = rewritten(new, split, build)
-    if sums:
+    if split:
+        new = rewritten(new, lambda node, inputs: split_products(node, inputs, level, build), build)
+    if hoist:
         for _ in range(2):  # cutting brings sums together that were apart
             new = _sum_inputs_first(new, level, build)
             new = _cut_early(new, level, build)
@@ -61,7 +54,6 @@ def split_products(
     inputs: tuple[Value, ...],
     level: dict[Value, int],
     build: Builder,
-    gains: Callable[[Node, float], bool],
 ) -> list[Value] | None:
     """A product with a concatenation, as a sum of products; None where that gains nothing."""
     if node.name != "dot_general":
@@ -74,9 +66,6 @@ def split_products(
             continue
         levels = [depends_on(part, level) for part in parts]
         if max(levels) < CARRY or min(levels) == CARRY or depends_on(other, level) == CARRY:
-            continue
-        leaving = sum(part.shape[axis] for part, found in zip(parts, levels, strict=True) if found < CARRY)
-        if not gains(node, leaving / joined.shape[axis]):
             continue
         other_axis = contracted[1 - side][list(contracted[side]).index(axis)]
         total, start = None, 0
@@ -177,10 +166,14 @@ def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder)
 
     @cache
     def worth(value: Value) -> bool:
-        """Whether somewhere up the elementwise operations that nothing else reads an input sequence comes in."""
-        if value in whole or value.node.name not in ELEMENTWISE:
+        """Whether somewhere up the elementwise operations that nothing else reads an input sequence comes in, or it is
+        a sum with a product that runs for all steps at once: such a product is computed part by part."""
+        node = value.node
+        if value in whole or node.name not in ELEMENTWISE:
             return False
-        return through(value) or any(worth(v) for v in value.node.inputs if not is_literal(v))
+        if depends_on(value, level) < CARRY:
+            return node.name == "add" and any(products(v.node) or worth(v) for v in node.inputs if v not in whole)
+        return through(value) or any(worth(v) for v in node.inputs if not is_literal(v))
 
     new: dict[Value, Value] = {}
 

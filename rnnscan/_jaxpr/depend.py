@@ -62,7 +62,6 @@ class Arrangement:
     kinds: list[Any]  # "constant", Counter, "delayed", "carried"
     level: dict[Value, int]
     pinned: dict[Node, str]  # operations that stay in a loop, and why
-    staying: dict[Node, str]  # those among them that are there because it costs less
 
 
 def carry_kinds(step: Step, pinned: dict[Node, str]) -> tuple[list[Any], dict[Value, int]]:
@@ -100,13 +99,12 @@ def _simple_kind(old: Value, new: Value) -> Any:
     return "carried"
 
 
-def arrange(step: Step, pinned: dict[Node, str], staying: dict[Node, str], sink: bool = True) -> Arrangement:
+def arrange(step: Step, pinned: dict[Node, str], sink: bool = True) -> Arrangement:
     """Finds the loops of a step; without `sink`, everything that a carry reaches stays in one loop.
 
-    What is `pinned` cannot leave the loop, so that there is one loop only; what is `staying` had better not, and goes
-    into each loop that reads it.
+    What is `pinned` cannot leave the loop, so that there is one loop only.
     """
-    kinds, level = carry_kinds(step, pinned | staying)
+    kinds, level = carry_kinds(step, pinned)
     nodes = [n for n in in_order(step.roots) if n.primitive is not None and level[n.done] == CARRY]
     tied = {n for n in nodes if n in pinned or not sink}
     reach = _Reach(step, [i for i, kind in enumerate(kinds) if kind == "carried"], nodes, tied)
@@ -115,7 +113,7 @@ def arrange(step: Step, pinned: dict[Node, str], staying: dict[Node, str], sink:
         inside = {n for n in nodes if reach.before[n] & members and reach.after[n] & members}
         leaves = [i for i in reach.leaves if reach.sources[i] & members and reach.targets[i] & members]
         loops.append(LoopPart(leaves, inside))
-    return Arrangement(step, loops, kinds, level, pinned | staying, staying)
+    return Arrangement(step, loops, kinds, level, pinned)
 
 
 class _Reach:

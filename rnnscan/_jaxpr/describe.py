@@ -101,16 +101,16 @@ def _parts(nodes: list[Node], names: dict[Value, str]) -> list[str]:
 
 
 def together(nodes: list[Node], names: dict[Value, str]) -> str:
-    """Many operations: `add x3, logistic x3, tanh x2`, those that only move numbers counted at the end."""
-    parts = _parts(nodes, names)
+    """Many operations: `w[:3], add x3, tanh x2, 1 that moves numbers`: cuts of what has a name come first."""
+    parts = [name for name in _parts(nodes, names) if name]
     counts = Counter(map(_called, nodes))
-    moves = sum(n for name, n in counts.items() if name in _MOVES)
+    moves = sum(n for name, n in counts.items() if name in _MOVES) - len(parts)
     words = [f"{name} x{n}" if n > 1 else name for name, n in counts.most_common() if name not in _MOVES]
     if moves and words:
-        return f"{', '.join(words)}, {moves} that move{'s' if moves == 1 else ''} numbers"
-    if not words and any(parts):
-        return ", ".join(filter(None, parts))
-    return ", ".join(words or (f"{name} x{n}" if n > 1 else name for name, n in counts.most_common()))
+        words.append(f"{moves} that move{'s' if moves == 1 else ''} numbers")
+    if not words and not parts:
+        words = [f"{name} x{n}" if n > 1 else name for name, n in counts.most_common()]
+    return ", ".join([*parts, *words])
 
 
 def _called(node: Node) -> str:

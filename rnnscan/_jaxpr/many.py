@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from .algebra import PARAMS, depends_on
 from .graph import Node, Value, apply, evaluate, in_order, is_literal, number
@@ -79,6 +80,33 @@ def _product(node: Node, args: list[Any], side: int) -> jax.Array:
 
     # so that the backward pass keeps the sequence, which is there already, and not its reshaped copy
     return jax.checkpoint(product, prevent_cse=False)(args[side], args[1 - side])
+
+
+def product_in_parts(node: Node, seq: jax.Array, other: jax.Array, columns: list[jax.Array]) -> list[jax.Array]:
+    """The product of a sequence of rows with a matrix, cut into columns, as a product with each of the matrix's
+    `columns`: no result is written twice. Its derivatives are those of one product, cut afterwards."""
+
+    @jax.custom_jvp
+    def product(seq: jax.Array, other: jax.Array, columns: list[jax.Array]) -> list[jax.Array]:
+        del other
+        return [_flat_product(node, seq, part, 0) for part in columns]
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        (seq, other, columns), (d_seq, d_other, _) = primals, tangents
+        terms = [(d, other) for d in [d_seq] if _moves(d)] + [(seq, d) for d in [d_other] if _moves(d)]
+        out = product(seq, other, columns)
+        if not terms:
+            return out, [jnp.zeros_like(part) for part in out]
+        first, *more = (_product(node, list(pair), 0) for pair in terms)
+        d = sum(more, start=first)
+        return out, split_evenly(d, [part.shape[-1] for part in out], d.ndim - 1)
+
+    product.defjvp(rule, symbolic_zeros=True)
+    return product(seq, other, columns)
+
+
+def _moves(tangent: Any) -> bool:
+    return not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
 
 
 def _flat_product(node: Node, seq: jax.Array, other: jax.Array, side: int) -> jax.Array:

@@ -63,7 +63,7 @@ def _constant(node: Node) -> bool:
 
 def reasons(s: Schedule, wanted: tuple[str, ...]) -> Callable[[Node], str]:
     """Why an operation stands in a loop."""
-    circles = {n for part in arrange(s.step, {}, {}).loops for n in part.nodes}
+    circles = {n for part in arrange(s.step, {}).loops for n in part.nodes}
 
     def why(node: Node) -> str:
         if node in circles and not node.effects:

@@ -1,7 +1,8 @@
 """The order in which the parts of a step run for many steps: loops, and operations for all steps at once."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 from .algebra import CARRY, PARAMS, products
 from .depend import Arrangement, Counter, LoopPart, Step
@@ -50,6 +51,14 @@ class Section:
         self.seqs = [v for v in found if level[v] > PARAMS]
 
 
+class Part(NamedTuple):
+    """Columns of a product's result."""
+
+    start: int
+    stop: int
+    value: Value
+
+
 @dataclass
 class Schedule:
     """`actions` in order: a `Node` or the index of a delayed leaf to compute for all steps, or a `Section` to run."""
@@ -62,6 +71,7 @@ class Schedule:
     actions: list[Any]
     narrow: list[Value]  # made of params rounded to a narrower type
     alone: list[int]  # the carry's leaves that no loop carries: their last values are computed once, at the end
+    parts: dict[Node, list[Part]]  # products for all steps whose results are read in parts only
 
 
 _CHEAP = frozenset(
@@ -82,7 +92,6 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
         last = sections[-1]  # operations with effects are all in one loop
         holds = lambda s: all(v.node in s.part.nodes for v in step.effects)
         next((s for s in sections if holds(s)), last).effects.extend(step.effects)
-    _keep_staying_inside(sections, arrangement.staying, step, level)
     _keep_small_inside(step, sections)
     narrow = _narrow(step, level)
     if not rule:
@@ -99,7 +108,53 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
         made.actions,
         [v for n in narrow for v in n.outputs],
         made.alone,
+        _parts(step, made.actions, level),
     )
+
+
+def _parts(step: Step, actions: list[Any], level: dict[Value, int]) -> dict[Node, list[Part]]:
+    """The products of rows with a matrix of params, among `actions`, of which only cuts into columns are read."""
+    rows_by_matrix = lambda n: (
+        n.name == "dot_general"
+        and len(n.inputs[1].shape) == 2
+        and level[n.inputs[1]] == PARAMS < level[n.inputs[0]]
+        and n.params["dimension_numbers"] == (((len(n.inputs[0].shape) - 1,), (0,)), ((), ()))
+    )
+    at_once = {a for a in actions if isinstance(a, Node)}
+    found: dict[Node, list[Part]] = {n: [] for n in at_once if rows_by_matrix(n)}
+    for v in step.roots:
+        found.pop(v.node, None)
+    for node in in_order(step.roots):
+        for v in node.inputs:
+            if v.node not in found:
+                continue
+            columns = _columns(node) if node in at_once else None
+            if columns is None:
+                del found[v.node]
+            else:
+                found[v.node].extend(Part(*ends, part) for ends, part in zip(columns, node.outputs, strict=True))
+    found = {n: sorted(parts, key=lambda part: part.start) for n, parts in found.items()}
+    return {n: parts for n, parts in found.items() if len(parts) > 1 and _side_by_side(parts, n.outputs[0].shape[-1])}
+
+
+def _side_by_side(parts: list[Part], columns: int) -> bool:
+    ends = [0, *(part.stop for part in parts)]
+    return [part.start for part in parts] == ends[:-1] and ends[-1] == columns
+
+
+def _columns(node: Node) -> list[tuple[int, int]] | None:
+    """Which columns of its input each output of a `split` or a `slice` is; None for anything else."""
+    last = len(node.inputs[0].shape) - 1
+    if node.name == "split" and node.params["axis"] == last:
+        ends = list(accumulate(node.params["sizes"], initial=0))
+        return list(pairwise(ends))
+    if (
+        node.name == "slice"
+        and node.params["strides"] is None
+        and node.outputs[0].shape[:-1] == node.inputs[0].shape[:-1]
+    ):
+        return [(node.params["start_indices"][last], node.params["limit_indices"][last])]
+    return None
 
 
 def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:
@@ -117,24 +172,6 @@ def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:
 
 def _section(part: LoopPart, step: Step) -> Section:
     return Section(part, [step.carry[i] for i in part.leaves], [step.new_carry[i] for i in part.leaves], [])
-
-
-def _keep_staying_inside(
-    sections: list[Section], staying: dict[Node, str], step: Step, level: dict[Value, int]
-) -> None:
-    """Products of the inputs that had better not leave join each loop that reads them, with what lies between."""
-    for section in sections if staying else ():
-        changed = True
-        while changed:
-            section.find_inputs(level)
-            between = [v.node for v in section.seqs if _from_staying(v, staying, step)]
-            section.part.nodes.update(between)
-            changed = bool(between)
-
-
-def _from_staying(value: Value, staying: dict[Node, str], step: Step) -> bool:
-    nodes = in_order([value])
-    return any(n in staying for n in nodes) and not any(v in step.carry for n in nodes for v in n.inputs)
 
 
 def _keep_small_inside(step: Step, sections: list[Section]) -> None:
@@ -184,11 +221,17 @@ def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
                 given = [u for u in dict.fromkeys(v.node.inputs) if not is_literal(u) and level[u] > PARAMS]
                 new = sum(u.bytes for u in given if u not in section.seqs)
                 smaller = new < v.bytes and _light_consts(v.node, level)
-                biased = v.node.name == "add" and len(given) == 1 and products(given[0].node) > 0
+                biased = v.node.name == "add" and len(given) == 1 and _is_product(given[0])
                 if v.node.name in _CHEAP and level[v] < CARRY and (smaller or biased):
                     section.part.nodes.add(v.node)
                     changed = True
                     break
+
+
+def _is_product(value: Value) -> bool:
+    """Whether a value is a product, or a part of one."""
+    node = value.node
+    return products(node) > 0 or (node.name in ("split", "slice") and products(node.inputs[0].node) > 0)
 
 
 def _light_consts(node: Node, level: dict[Value, int]) -> bool:

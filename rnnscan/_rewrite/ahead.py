@@ -26,7 +26,7 @@ def ahead(loop: Loop) -> Loop:
     build = Builder()
     step = traced.graph(build)
     level = dict.fromkeys(step.params, PARAMS) | dict.fromkeys(step.inputs, INPUTS) | dict.fromkeys(step.carry, CARRY)
-    step = step.with_roots(simplify(step.roots, level, build, lambda node, share: True, True))
+    step = step.with_roots(simplify(step.roots, level, build, True, True))
     edge: dict[Value, None] = {}
     for node in in_order(step.roots):
         late = depends_on(node.done, level) == CARRY

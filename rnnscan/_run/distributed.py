@@ -6,21 +6,29 @@ goes over them, and JAX differentiates it like any other: its backward loop sums
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from .._jaxpr.algebra import PARAMS
 from .._jaxpr.depend import Counter
-from .._jaxpr.graph import Value, evaluate, in_order, is_literal, number
-from .._jaxpr.many import one_step_late, run_many
+from .._jaxpr.graph import Node, Value, evaluate, in_order, is_literal, number
+from .._jaxpr.many import one_step_late, product_in_parts, run_many
 from .._jaxpr.schedule import Schedule, Section
 from .._jaxpr.tangent import Body
 from .._rewrite.weight_grads import loop_with_rule, plain_loop
 
 
 Arrays = list[Any]
+
+
+class _Shared(NamedTuple):
+    """What depends on params alone, made before the pieces."""
+
+    fixed: dict[Value, Any]
+    turned: dict[Value, Any]  # matrices' transposes
+    columns: dict[Node, Arrays]  # matrices cut into columns
 
 
 @dataclass(frozen=True)
@@ -43,17 +51,19 @@ class Distributed:
         )
         evaluate(self._shared(), fixed)
         turned = {v: fixed[v].T for s in self.schedule.sections for v in s.matrices if v in fixed}
+        columns = {n: self._columns(n, fixed) for n in self.schedule.parts if n.inputs[1] in fixed}
+        shared = _Shared(fixed, turned, columns)
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
-            return self._piece(fixed, turned, carry, inputs, k)
+            return self._piece(shared, carry, inputs, k)
         whole, rest = self._split(inputs, n * k)
         pieces = [x.reshape(n, k, *x.shape[1:]) for x in whole]
-        run = lambda carry, inputs: self._piece(fixed, turned, carry, inputs, k)
+        run = lambda carry, inputs: self._piece(shared, carry, inputs, k)
         carry, outputs = lax.scan(run, carry, pieces, n, reverse=self.reverse)
         outputs = [y.reshape(n * k, *y.shape[2:]) for y in outputs]
         if n * k == self.n_steps:
             return carry, outputs
-        carry, more = self._piece(fixed, turned, carry, rest, self.n_steps - n * k)
+        carry, more = self._piece(shared, carry, rest, self.n_steps - n * k)
         pairs = [(b, a) if self.reverse else (a, b) for a, b in zip(outputs, more, strict=True)]
         return carry, [jnp.concatenate(pair) for pair in pairs]
 
@@ -77,11 +87,13 @@ class Distributed:
         found.update(dict.fromkeys([*s.step.outputs, *s.step.new_carry]))
         return [v for v in found if not is_literal(v) and s.level[v] == PARAMS and v not in s.narrow]
 
-    def _piece(
-        self, fixed: dict[Value, Any], turned: dict[Value, Any], carry: Arrays, inputs: Arrays, length: int
-    ) -> tuple[Arrays, Arrays]:
+    def _columns(self, node: Node, fixed: dict[Value, Any]) -> Arrays:
+        """The matrix of a product, cut like its result."""
+        return [fixed[node.inputs[1]][:, part.start : part.stop] for part in self.schedule.parts[node]]
+
+    def _piece(self, shared: _Shared, carry: Arrays, inputs: Arrays, length: int) -> tuple[Arrays, Arrays]:
         s = self.schedule
-        fixed = dict(fixed)
+        fixed = dict(shared.fixed)
         evaluate(s.narrow, fixed)
         over_time = dict(zip(s.step.inputs, inputs, strict=True))
         last: dict[Value, Any] = {}
@@ -91,13 +103,18 @@ class Distributed:
                 over_time[s.step.carry[i]], new_carry[i] = self._count(carry[i], kind.by, length)
         for action in s.actions:
             if isinstance(action, Section):
-                new = self._loop(action, fixed, turned, over_time, last, carry, length)
+                new = self._loop(action, fixed, shared.turned, over_time, last, carry, length)
                 for i, leaf in zip(action.part.leaves, new, strict=True):
                     new_carry[i] = leaf
             elif isinstance(action, int):
                 values = self._spread(s.step.new_carry[action], fixed, over_time, length)
                 over_time[s.step.carry[action]] = one_step_late(carry[action], values, self.reverse)
-            else:
+            elif action in s.parts:
+                seq, matrix = over_time[action.inputs[0]], fixed[action.inputs[1]]
+                columns = shared.columns.get(action) or self._columns(action, fixed)
+                found = product_in_parts(action, seq, matrix, columns)
+                over_time.update((part.value, y) for part, y in zip(s.parts[action], found, strict=True))
+            elif not all(v in over_time for v in action.outputs):
                 run_many(action, fixed, over_time)
         self._at_end(fixed, over_time, last, carry, new_carry)
         return new_carry, [self._spread(v, fixed, over_time, length) for v in s.step.outputs]
@@ -126,6 +143,8 @@ class Distributed:
     ) -> None:  # fmt: skip
         """Fills in the leaves of the carry that no loop carries, from the last step's values."""
         s = self.schedule
+        if not s.alone:
+            return
         index = 0 if self.reverse else -1
         env = dict(fixed) | {v: x[index] for v, x in over_time.items()} | last
         for i, value in zip(s.alone, evaluate([s.step.new_carry[i] for i in s.alone], env), strict=True):

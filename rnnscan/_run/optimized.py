@@ -13,7 +13,6 @@ from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
 from .._jaxpr.schedule import Schedule, Section, schedule
 from .._jaxpr.trace import Traced
 from .._jaxpr.versions import match_varying
-from .._jaxpr.worth import cut_later, gains, stay
 from .._loop import Loop
 from .distributed import Distributed
 from .sequential import sequential
@@ -60,12 +59,9 @@ def take_apart(traced: Traced, wanted: tuple[str, ...]) -> Schedule | None:
     if not any(products(node) and level[node.done] > PARAMS for node in in_order(step.roots)):
         return None
     hoist = "hoist" in wanted
-    cut = cut_later(in_order(step.roots))
-    leaves = lambda node, share: gains(node, node.outputs[0] in cut, share, joined=True)
-    _, level = carry_kinds(step, stay(step, level))
-    step = step.with_roots(simplify(step.roots, level, build, leaves if "split" in wanted else None, hoist))
+    step = step.with_roots(simplify(step.roots, level, build, "split" in wanted, hoist))
     _, level = carry_kinds(step, {})
-    arrangement = arrange(step, must_stay(step, level, hoist), stay(step, level), "sink" in wanted)
+    arrangement = arrange(step, must_stay(step, level, hoist), "sink" in wanted)
     return schedule(arrangement, "weight_grads" in wanted)
 
 
