@@ -1,7 +1,7 @@
 """Equations said differently, so that more of a step depends on no carry: equal but for rounding.
 
 * `split_products`: `concat([x, h]) @ w = x @ w_x + h @ w_h`, for any number of parts, on either side of the product.
-* `sum_inputs_first`: `(x w + h u) + b = (x w + b) + h u`, so that one sum is left in the loop.
+* `sum_inputs_first`: `(x w + h u) + b = (h u + b) + x w`, so that terms of a kind are summed where they are.
 * `cut_early`: `split(a + h u) = split(a) + split(h u)`, so that each gate reads a sequence of its own. XLA's CPU
   backend reads a sequence cut inside the loop element by element, which costs more than the product does.
 """
@@ -114,7 +114,7 @@ def _uses(values: Sequence[Value]) -> Counter[Value]:
 
 
 def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: Builder) -> list[Value]:
-    """Each chain of sums with what depends on no carry first."""
+    """Each chain of sums by what its terms depend on: XLA adds a bias to the product in the loop without a pass more."""
     uses = _uses(values)
     inside = {
         v
@@ -129,12 +129,11 @@ def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: B
         if node.name != "add":
             return None
         terms = [term for v in inputs for term in terms_of.get(v, [v])]
-        early = [v for v in terms if depends_on(v, level) < CARRY]
-        late = [v for v in terms if depends_on(v, level) == CARRY]
-        if len(terms) > 2 and early and late:
-            early.sort(key=lambda v: depends_on(v, level))
-            sums = [_sum(group, node, build) for group in (early, late)]
-            new = build.again(node, *sums)
+        by_level = [[v for v in terms if depends_on(v, level) == found] for found in (PARAMS, INPUTS, CARRY)]
+        if len(terms) > 2 and by_level[CARRY] and len(by_level[CARRY]) < len(terms):
+            sums = [_sum(group, node, build) for group in by_level if group]
+            late = sums.pop()
+            new = _sum([late, *sums], node, build)
         else:
             new = build.keep(node.primitive, inputs, node.params, node.avals, node.context).outputs[0]
         if node.outputs[0] in inside:
@@ -166,14 +165,10 @@ def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder)
 
     @cache
     def worth(value: Value) -> bool:
-        """Whether somewhere up the elementwise operations that nothing else reads an input sequence comes in, or it is
-        a sum with a product that runs for all steps at once: such a product is computed part by part."""
-        node = value.node
-        if value in whole or node.name not in ELEMENTWISE:
+        """Whether somewhere up the elementwise operations that nothing else reads an input sequence comes in."""
+        if value in whole or value.node.name not in ELEMENTWISE:
             return False
-        if depends_on(value, level) < CARRY:
-            return node.name == "add" and any(products(v.node) or worth(v) for v in node.inputs if v not in whole)
-        return through(value) or any(worth(v) for v in node.inputs if not is_literal(v))
+        return through(value) or any(worth(v) for v in value.node.inputs if not is_literal(v))
 
     new: dict[Value, Value] = {}
 

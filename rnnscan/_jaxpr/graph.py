@@ -83,23 +83,28 @@ _MOST_SEEN = 4096
 
 
 def _traced(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-    """The jaxpr of a function of these types and numbers, kept: rewrites ask for the same few again and again."""
+    """The jaxpr of a function of these types and numbers; kept for those of `jax.lax`, of which rewrites ask for the
+    same few again and again."""
     key = None
-    if getattr(function, "__module__", "") == "jax._src.lax.lax" and not any(isinstance(g, np.ndarray) for g in given):
-        kinds = tuple((g.shape, g.dtype) if isinstance(g, jax.ShapeDtypeStruct) else repr(g) for g in given)
+    if getattr(function, "__module__", "") == "jax.lax" and not any(np.ndim(g) for g in given if not _is_type(g)):
+        kinds = tuple((g.shape, g.dtype) if _is_type(g) else (repr(g), jax.typeof(g)) for g in given)
         key = function, kinds, jax.config.read("jax_enable_x64")
     found = _SEEN.get(key)
     if found is None:
-        shapes = [g for g in given if isinstance(g, jax.ShapeDtypeStruct)]
+        shapes = [g for g in given if _is_type(g)]
 
         def run(*args: Any) -> Any:
             rest = iter(args)
-            return function(*(next(rest) if isinstance(g, jax.ShapeDtypeStruct) else g for g in given))
+            return function(*(next(rest) if _is_type(g) else g for g in given))
 
         found = jax.make_jaxpr(run)(*shapes)
         if key is not None and len(_SEEN) < _MOST_SEEN:
             _SEEN[key] = found
     return found
+
+
+def _is_type(given: Any) -> bool:
+    return isinstance(given, jax.ShapeDtypeStruct)
 
 
 def literal(value: Any, aval: Any = None) -> Value:
@@ -141,8 +146,9 @@ class Builder:
 
     def again(self, node: Node, *inputs: Value) -> Value:
         """The operation of a node with one output, applied to other inputs."""
-        aval = self(lambda *args: apply(node, args)[0], *inputs).aval
-        made = self.keep(node.primitive, inputs, node.params, (aval,), node.context)
+        same = all(v.aval == u.aval for v, u in zip(inputs, node.inputs, strict=True))
+        avals = node.avals if same else (self(lambda *args: apply(node, args)[0], *inputs).aval,)
+        made = self.keep(node.primitive, inputs, node.params, avals, node.context)
         made.context = node.context  # finding the type has made it already, with a place in our code
         return made.outputs[0]
 

@@ -19,7 +19,6 @@ from jax import lax
 
 from .algebra import ELEMENTWISE
 from .graph import Builder, Node, Value, in_order, number, rewritten
-from .many import join_evenly, split_evenly
 
 
 Terms = list[tuple[Value | None, Value]]  # coefficient, None being 1, and what it multiplies
@@ -174,13 +173,12 @@ class Linear:
             if node in joined:
                 parts = [joined[node].get(i) or self._zeros(v) for i, v in enumerate(node.outputs)]
                 axis = node.params["axis"]
-                both = self._make(lambda *vs: join_evenly(vs, axis), *parts)[0]
+                both = self._make(lambda *vs: lax.concatenate(vs, axis), *parts)[0]
                 early, late = inputs[0].node.inputs
                 both = self._make(lax.add, early, both)[0]
-                new_splits[node] = self._split(node, self._make(lax.add, both, late)[0])
+                cut = lambda x: lax.split(x, node.params["sizes"], axis)
+                new_splits[node] = self._make(cut, self._make(lax.add, both, late)[0])
                 return new_splits[node]
-            if node.name == "split" and inputs[0] in self.linear:
-                return self._split(node, inputs[0])
             if node.outputs and node.outputs[0] in replaced:
                 split, index = replaced[node.outputs[0]]
                 return [new_splits[split][index]]
@@ -188,9 +186,6 @@ class Linear:
             return made.outputs
 
         return rewritten(outputs, rule, self.build)
-
-    def _split(self, node: Node, value: Value) -> list[Value]:
-        return self._make(lambda x: split_evenly(x, node.params["sizes"], node.params["axis"]), value)
 
     def _reads_early(self, split: Node) -> bool:
         whole = split.inputs[0].node

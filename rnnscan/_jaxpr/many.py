@@ -1,7 +1,6 @@
 """Operations run for many steps at once."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from .algebra import PARAMS, depends_on
+from .algebra import ELEMENTWISE, PARAMS, depends_on
 from .graph import Node, Value, apply, evaluate, in_order, is_literal, number
 
 
@@ -19,8 +18,9 @@ def apply_many(node: Node, args: list[Any], over_time: list[bool]) -> list[Any]:
         return apply(node, args)
     if node.name == "dot_general" and over_time.count(True) == 1 and not node.params["dimension_numbers"][1][0]:
         return [_product(node, args, over_time.index(True))]
-    if node.name == "split":
-        return split_evenly(args[0], node.params["sizes"], node.params["axis"] + 1)
+    rank = max((len(v.shape) for v in node.inputs), default=0)
+    if node.name in ELEMENTWISE and all(len(v.shape) == rank * t for v, t in zip(node.inputs, over_time, strict=True)):
+        return apply(node, args)  # numbers and sequences of one shape: what `vmap` would do, without the time it takes
     which = [i for i, varies in enumerate(over_time) if varies]
 
     def one(*varying: Any) -> list[Any]:
@@ -38,25 +38,6 @@ def one_step_late(first: Any, values: Any, reverse: bool) -> Any:
     """Each step's value of the step before it in the order of the loop; `first` is what the first step gets."""
     first = jnp.asarray(first)[None]
     return jnp.concatenate([values[1:], first] if reverse else [first, values[:-1]])
-
-
-def split_evenly(x: Any, sizes: Sequence[int], axis: int) -> list[Any]:
-    """`lax.split`; where all sizes are equal, by way of an axis more, since XLA's CPU backend joins equal parts a third
-    faster along an axis of their own, which is what the transpose does."""
-    if len(set(sizes)) > 1:
-        return list(lax.split(x, sizes, axis))
-    shape = x.shape
-    parts = x.reshape(*shape[:axis], len(sizes), sizes[0], *shape[axis + 1 :])
-    return [lax.squeeze(part, [axis]) for part in lax.split(parts, [1] * len(sizes), axis)]
-
-
-def join_evenly(parts: Sequence[Any], axis: int) -> Any:
-    """`lax.concatenate`, by way of an axis more where all parts are equal."""
-    shape = parts[0].shape
-    if any(part.shape != shape for part in parts):
-        return lax.concatenate(parts, axis)
-    joined = lax.concatenate([lax.expand_dims(part, [axis]) for part in parts], axis)
-    return joined.reshape(*shape[:axis], len(parts) * shape[axis], *shape[axis + 1 :])
 
 
 def _draws(node: Node) -> bool:
@@ -82,31 +63,40 @@ def _product(node: Node, args: list[Any], side: int) -> jax.Array:
     return jax.checkpoint(product, prevent_cse=False)(args[side], args[1 - side])
 
 
-def product_in_parts(node: Node, seq: jax.Array, other: jax.Array, columns: list[jax.Array]) -> list[jax.Array]:
-    """The product of a sequence of rows with a matrix, cut into columns, as a product with each of the matrix's
-    `columns`: no result is written twice. Its derivatives are those of one product, cut afterwards."""
+def product_in_parts(
+    node: Node, seq: jax.Array, matrix: jax.Array, bias: jax.Array | None, columns: list[tuple[jax.Array, jax.Array]]
+) -> list[jax.Array]:
+    """A sequence of rows times a matrix, plus a row `bias`, cut into columns: computed as a product for each of the
+    `columns`, cuts of matrix and bias, so that no result is written twice. Its derivatives are those of one product,
+    cut afterwards."""
 
     @jax.custom_jvp
-    def product(seq: jax.Array, other: jax.Array, columns: list[jax.Array]) -> list[jax.Array]:
-        del other
-        return [_flat_product(node, seq, part, 0) for part in columns]
+    def product(seq: Any, matrix: Any, bias: Any, columns: Any) -> list[jax.Array]:
+        del matrix, bias
+        rows = seq.reshape(-1, seq.shape[-1])
+        how = {name: node.params[name] for name in ("precision", "preferred_element_type")}
+        parts = [(lax.dot(rows, w, **how), b) for w, b in columns]
+        added = [part if b is None else part + b.reshape(1, -1) for part, b in parts]
+        return [part.reshape(*seq.shape[:-1], -1) for part in added]
 
     def rule(primals: Any, tangents: Any) -> Any:
-        (seq, other, columns), (d_seq, d_other, _) = primals, tangents
-        terms = [(d, other) for d in [d_seq] if _moves(d)] + [(seq, d) for d in [d_other] if _moves(d)]
-        out = product(seq, other, columns)
+        (seq, matrix, bias, columns), (d_seq, d_matrix, d_bias, _) = primals, tangents
+        out = product(seq, matrix, bias, columns)
+        terms = [_product(node, [d, matrix], 0) for d in [d_seq] if _moves(d)]
+        terms += [_product(node, [seq, d], 0) for d in [d_matrix] if _moves(d)]
+        shape = (*seq.shape[:-1], matrix.shape[-1])
+        terms += [jnp.broadcast_to(d, shape) for d in [d_bias] if _moves(d)]
         if not terms:
             return out, [jnp.zeros_like(part) for part in out]
-        first, *more = (_product(node, list(pair), 0) for pair in terms)
-        d = sum(more, start=first)
-        return out, split_evenly(d, [part.shape[-1] for part in out], d.ndim - 1)
+        d = sum(terms[1:], start=terms[0])
+        return out, list(lax.split(d, [part.shape[-1] for part in out], d.ndim - 1))
 
     product.defjvp(rule, symbolic_zeros=True)
-    return product(seq, other, columns)
+    return product(seq, matrix, bias, columns)
 
 
 def _moves(tangent: Any) -> bool:
-    return not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
+    return tangent is not None and not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
 
 
 def _flat_product(node: Node, seq: jax.Array, other: jax.Array, side: int) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .algebra import CARRY, PARAMS
 from .depend import arrange, carry_kinds
 from .graph import Node, Value, in_order, is_literal
-from .schedule import Schedule, Section
+from .schedule import InParts, Schedule, Section
 from .tangent import Body
 
 
@@ -35,6 +35,8 @@ def places(s: Schedule) -> list[Place]:
             found.append(Place(where, Body(action).nodes(), True))
         elif isinstance(action, Node):
             outside.append(action)
+        elif isinstance(action, InParts):
+            outside.extend(action.nodes)
     found.append(Place(_between(done, len(loops)), outside))
     known = {n for place in found for n in place.nodes} | inside
     edge = lambda v: is_literal(v) or v in s.step.carry or s.level[v] == PARAMS or v.node in known

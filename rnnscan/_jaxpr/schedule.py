@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from .algebra import CARRY, PARAMS, products
 from .depend import Arrangement, Counter, LoopPart, Step
@@ -51,17 +51,26 @@ class Section:
         self.seqs = [v for v in found if level[v] > PARAMS]
 
 
-class Part(NamedTuple):
-    """Columns of a product's result."""
+@dataclass(frozen=True)
+class InParts:
+    """A product of rows with a matrix of params for all steps, and its bias, of which only cuts into columns are read:
+    a product for each of the cuts."""
 
-    start: int
-    stop: int
-    value: Value
+    product: Node
+    bias: Value | None  # one row
+    columns: list[tuple[int, int]]
+    outputs: list[Value]
+    nodes: list[Node]  # what it stands for: the product, the sum with the bias, the cuts
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return self.product.inputs if self.bias is None else (*self.product.inputs, self.bias)
 
 
 @dataclass
 class Schedule:
-    """`actions` in order: a `Node` or the index of a delayed leaf to compute for all steps, or a `Section` to run."""
+    """`actions` in order: a `Node`, `InParts` or the index of a delayed leaf to compute for all steps, or a `Section` to
+    run."""
 
     step: Step
     kinds: list[Any]
@@ -71,10 +80,9 @@ class Schedule:
     actions: list[Any]
     narrow: list[Value]  # made of params rounded to a narrower type
     alone: list[int]  # the carry's leaves that no loop carries: their last values are computed once, at the end
-    parts: dict[Node, list[Part]]  # products for all steps whose results are read in parts only
 
 
-_CHEAP = frozenset(
+CHEAP = frozenset(
     """add and broadcast_in_dim convert_element_type copy eq expand_dims ge gt le lt max min mul ne neg not or reshape
     select_n squeeze stop_gradient sub xor""".split()
 )
@@ -105,56 +113,64 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
         level,
         arrangement.pinned,
         sections,
-        made.actions,
+        _in_parts(step, made.actions, level),
         [v for n in narrow for v in n.outputs],
         made.alone,
-        _parts(step, made.actions, level),
     )
 
 
-def _parts(step: Step, actions: list[Any], level: dict[Value, int]) -> dict[Node, list[Part]]:
-    """The products of rows with a matrix of params, among `actions`, of which only cuts into columns are read."""
-    rows_by_matrix = lambda n: (
-        n.name == "dot_general"
-        and len(n.inputs[1].shape) == 2
-        and level[n.inputs[1]] == PARAMS < level[n.inputs[0]]
-        and n.params["dimension_numbers"] == (((len(n.inputs[0].shape) - 1,), (0,)), ((), ()))
-    )
+def _in_parts(step: Step, actions: list[Any], level: dict[Value, int]) -> list[Any]:
+    """The actions with those put together that make `InParts`."""
     at_once = {a for a in actions if isinstance(a, Node)}
-    found: dict[Node, list[Part]] = {n: [] for n in at_once if rows_by_matrix(n)}
-    for v in step.roots:
-        found.pop(v.node, None)
+    readers: dict[Value, list[Node | None]] = {v: [None] for v in step.roots}
     for node in in_order(step.roots):
         for v in node.inputs:
-            if v.node not in found:
-                continue
-            columns = _columns(node) if node in at_once else None
-            if columns is None:
-                del found[v.node]
-            else:
-                found[v.node].extend(Part(*ends, part) for ends, part in zip(columns, node.outputs, strict=True))
-    found = {n: sorted(parts, key=lambda part: part.start) for n, parts in found.items()}
-    return {n: parts for n, parts in found.items() if len(parts) > 1 and _side_by_side(parts, n.outputs[0].shape[-1])}
+            readers.setdefault(v, []).append(node)
+    found: dict[Node, InParts] = {}
+    gone: set[Node] = set()
+    for product in at_once:
+        if not _rows_by_matrix(product, level):
+            continue
+        value, bias, nodes = product.outputs[0], None, [product]
+        match readers[value]:
+            case [Node(name="add") as add] if add in at_once:
+                bias = next((v for v in add.inputs if _is_row(v, value) and level[v] == PARAMS), None)
+                if bias is not None:
+                    value, nodes = add.outputs[0], [product, add]
+        cuts = [(*ends, v, n) for n in readers[value] for ends, v in _columns(n) if n in at_once]
+        cuts.sort(key=lambda cut: cut[0])
+        starts, ends = [a for a, *_ in cuts], [0, *(b for _, b, *_ in cuts)]
+        if len({n for *_, n in cuts}) == len(readers[value]) and [*starts, value.shape[-1]] == ends and len(cuts) > 1:
+            nodes += dict.fromkeys(n for *_, n in cuts)
+            found[product] = InParts(product, bias, [(a, b) for a, b, *_ in cuts], [v for _, _, v, _ in cuts], nodes)
+            gone.update(nodes)
+    return [found.get(a, a) for a in actions if a in found or a not in gone]
 
 
-def _side_by_side(parts: list[Part], columns: int) -> bool:
-    ends = [0, *(part.stop for part in parts)]
-    return [part.start for part in parts] == ends[:-1] and ends[-1] == columns
+def _rows_by_matrix(node: Node, level: dict[Value, int]) -> bool:
+    if node.name != "dot_general" or len(node.inputs[1].shape) != 2:
+        return False
+    last = len(node.inputs[0].shape) - 1
+    along = node.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
+    return along and level[node.inputs[1]] == PARAMS < level[node.inputs[0]]
 
 
-def _columns(node: Node) -> list[tuple[int, int]] | None:
-    """Which columns of its input each output of a `split` or a `slice` is; None for anything else."""
+def _is_row(value: Value, of: Value) -> bool:
+    return value.shape == (*(1,) * (len(of.shape) - 1), of.shape[-1])
+
+
+def _columns(node: Node | None) -> list[tuple[tuple[int, int], Value]]:
+    """Which columns of its input each output of a `split` or a `slice` is; none for anything else."""
+    if node is None or node.name not in ("split", "slice"):
+        return []
     last = len(node.inputs[0].shape) - 1
     if node.name == "split" and node.params["axis"] == last:
-        ends = list(accumulate(node.params["sizes"], initial=0))
-        return list(pairwise(ends))
-    if (
-        node.name == "slice"
-        and node.params["strides"] is None
-        and node.outputs[0].shape[:-1] == node.inputs[0].shape[:-1]
-    ):
-        return [(node.params["start_indices"][last], node.params["limit_indices"][last])]
-    return None
+        ends = list(accumulate(map(int, node.params["sizes"]), initial=0))
+        return list(zip(pairwise(ends), node.outputs, strict=True))
+    if node.name == "slice" and node.params["strides"] is None:
+        if node.outputs[0].shape[:-1] == node.inputs[0].shape[:-1]:
+            return [((node.params["start_indices"][last], node.params["limit_indices"][last]), node.outputs[0])]
+    return []
 
 
 def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:
@@ -192,7 +208,7 @@ def _keep_small_inside(step: Step, sections: list[Section]) -> None:
                 not section.inside(v) and v.node.primitive is not None and _depends(v, section) for v in node.inputs
             ):
                 continue
-            if node.name not in _CHEAP and node.name not in ("tanh", "logistic", "exp", "div", "custom_jvp_call"):
+            if node.name not in CHEAP and node.name not in ("tanh", "logistic", "exp", "div", "custom_jvp_call"):
                 continue
             only_here = [
                 v for v in dict.fromkeys(ours)
@@ -221,17 +237,11 @@ def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
                 given = [u for u in dict.fromkeys(v.node.inputs) if not is_literal(u) and level[u] > PARAMS]
                 new = sum(u.bytes for u in given if u not in section.seqs)
                 smaller = new < v.bytes and _light_consts(v.node, level)
-                biased = v.node.name == "add" and len(given) == 1 and _is_product(given[0])
-                if v.node.name in _CHEAP and level[v] < CARRY and (smaller or biased):
+                biased = v.node.name == "add" and len(given) == 1 and products(given[0].node) > 0
+                if v.node.name in CHEAP and level[v] < CARRY and (smaller or biased):
                     section.part.nodes.add(v.node)
                     changed = True
                     break
-
-
-def _is_product(value: Value) -> bool:
-    """Whether a value is a product, or a part of one."""
-    node = value.node
-    return products(node) > 0 or (node.name in ("split", "slice") and products(node.inputs[0].node) > 0)
 
 
 def _light_consts(node: Node, level: dict[Value, int]) -> bool:

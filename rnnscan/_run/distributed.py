@@ -15,7 +15,7 @@ from .._jaxpr.algebra import PARAMS
 from .._jaxpr.depend import Counter
 from .._jaxpr.graph import Node, Value, evaluate, in_order, is_literal, number
 from .._jaxpr.many import one_step_late, product_in_parts, run_many
-from .._jaxpr.schedule import Schedule, Section
+from .._jaxpr.schedule import InParts, Schedule, Section
 from .._jaxpr.tangent import Body
 from .._rewrite.weight_grads import loop_with_rule, plain_loop
 
@@ -28,7 +28,7 @@ class _Shared(NamedTuple):
 
     fixed: dict[Value, Any]
     turned: dict[Value, Any]  # matrices' transposes
-    columns: dict[Node, Arrays]  # matrices cut into columns
+    columns: dict[Node, list[tuple[Any, Any]]]  # matrices and biases cut into columns
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Distributed:
         )
         evaluate(self._shared(), fixed)
         turned = {v: fixed[v].T for s in self.schedule.sections for v in s.matrices if v in fixed}
-        columns = {n: self._columns(n, fixed) for n in self.schedule.parts if n.inputs[1] in fixed}
+        in_parts = [a for a in self.schedule.actions if isinstance(a, InParts)]
+        columns = {a.product: _columns(a, fixed) for a in in_parts if a.product.inputs[1] in fixed}
         shared = _Shared(fixed, turned, columns)
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
@@ -87,10 +88,6 @@ class Distributed:
         found.update(dict.fromkeys([*s.step.outputs, *s.step.new_carry]))
         return [v for v in found if not is_literal(v) and s.level[v] == PARAMS and v not in s.narrow]
 
-    def _columns(self, node: Node, fixed: dict[Value, Any]) -> Arrays:
-        """The matrix of a product, cut like its result."""
-        return [fixed[node.inputs[1]][:, part.start : part.stop] for part in self.schedule.parts[node]]
-
     def _piece(self, shared: _Shared, carry: Arrays, inputs: Arrays, length: int) -> tuple[Arrays, Arrays]:
         s = self.schedule
         fixed = dict(shared.fixed)
@@ -109,12 +106,12 @@ class Distributed:
             elif isinstance(action, int):
                 values = self._spread(s.step.new_carry[action], fixed, over_time, length)
                 over_time[s.step.carry[action]] = one_step_late(carry[action], values, self.reverse)
-            elif action in s.parts:
-                seq, matrix = over_time[action.inputs[0]], fixed[action.inputs[1]]
-                columns = shared.columns.get(action) or self._columns(action, fixed)
-                found = product_in_parts(action, seq, matrix, columns)
-                over_time.update((part.value, y) for part, y in zip(s.parts[action], found, strict=True))
-            elif not all(v in over_time for v in action.outputs):
+            elif isinstance(action, InParts):
+                (rows, matrix), bias = action.product.inputs, action.bias
+                columns = shared.columns.get(action.product) or _columns(action, fixed)
+                given = over_time[rows], fixed[matrix], None if bias is None else fixed[bias]
+                over_time.update(zip(action.outputs, product_in_parts(action.product, *given, columns), strict=True))
+            else:
                 run_many(action, fixed, over_time)
         self._at_end(fixed, over_time, last, carry, new_carry)
         return new_carry, [self._spread(v, fixed, over_time, length) for v in s.step.outputs]
@@ -162,3 +159,9 @@ class Distributed:
             return over_time[value]
         one = number(value) if is_literal(value) else fixed[value]
         return jnp.broadcast_to(one, (length, *value.shape))
+
+
+def _columns(action: InParts, fixed: dict[Value, Any]) -> list[tuple[Any, Any]]:
+    """The matrix and the bias of a product, cut like its result."""
+    matrix, bias = fixed[action.product.inputs[1]], None if action.bias is None else fixed[action.bias]
+    return [(matrix[:, a:b], None if bias is None else bias[..., a:b]) for a, b in action.columns]

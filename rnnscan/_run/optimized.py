@@ -1,6 +1,7 @@
 """Takes any cell's step apart and runs it with as little as possible left in the loop."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from .. import _tree
 from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
 from .._jaxpr.depend import Step, arrange, carry_kinds
 from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
-from .._jaxpr.schedule import Schedule, Section, schedule
+from .._jaxpr.schedule import CHEAP, InParts, Schedule, schedule
 from .._jaxpr.trace import Traced
 from .._jaxpr.versions import match_varying
 from .._loop import Loop
@@ -18,6 +19,7 @@ from .distributed import Distributed
 from .sequential import sequential
 
 
+_WHOLE_BYTES = 21 << 20  # a training step takes half as much again; glibc keeps blocks of up to 32 MiB
 _PIECE_BYTES = 1 << 20
 _SHARE_OF_WEIGHTS = 0.35
 _LEAST_STEPS = 4
@@ -114,12 +116,17 @@ def piece_length(taken: Schedule, n_steps: int) -> int:
     """Steps a piece: as many as keep what lies between the loops in the cache; a divisor of the whole if possible.
 
     A piece also adds its part to the gradients of the weights once, so it should hold about as much as these, and what
-    it starts with takes the time of a step or two, so it has a few steps at least.
+    it starts with takes the time of a step or two, so it has a few steps at least. A run that is small as a whole is
+    one piece, which is less to compile.
     """
-    between = [v.bytes for action in taken.actions if isinstance(action, Node) for v in action.outputs]
-    in_loops = [_loop_bytes(section, taken) for section in taken.sections]
-    bytes_a_step = max([1, *between, *in_loops])
-    if bytes_a_step * n_steps <= 2 * _PIECE_BYTES:
+    between = [v.bytes for action in taken.actions if isinstance(action, Node | InParts) for v in action.outputs]
+    read = [sum(v.bytes for v in section.seqs if v.node.primitive is not None) for section in taken.sections]
+    made = [_bytes([n for n in s.part.nodes if products(n) and n not in taken.pinned]) for s in taken.sections]
+    bytes_a_step = max([1, *between, *read, *made])
+    costly = [
+        n for s in taken.sections for n in s.part.nodes if n.name not in CHEAP | {"split", "slice", "concatenate"}
+    ]
+    if (sum(between) + _bytes(costly)) * n_steps <= _WHOLE_BYTES:
         return n_steps
     piece_bytes = max(_PIECE_BYTES, int(_SHARE_OF_WEIGHTS * _weight_bytes(taken)))
     target = min(n_steps, max(_LEAST_STEPS, piece_bytes // bytes_a_step))
@@ -127,15 +134,13 @@ def piece_length(taken: Schedule, n_steps: int) -> int:
     return min(near, key=lambda k: abs(math.log(k / target))) if near else target
 
 
-def _loop_bytes(section: Section, taken: Schedule) -> int:
-    """What a loop reads of what was computed before it, or, the backward one, writes: whichever is more."""
-    made = [v.bytes for v in section.seqs if v.node.primitive is not None]
-    recurrent = [n for n in section.part.nodes if products(n) and n not in taken.pinned]
-    return max(sum(made), sum(v.bytes for node in recurrent for v in node.outputs))
+def _bytes(nodes: Iterable[Node]) -> int:
+    return sum(v.bytes for node in nodes for v in node.outputs)
 
 
 def _weight_bytes(taken: Schedule) -> int:
-    batched = [action for action in taken.actions if isinstance(action, Node) and products(action)]
+    together = [action.product for action in taken.actions if isinstance(action, InParts)]
+    batched = [*together, *(action for action in taken.actions if isinstance(action, Node) and products(action))]
     inside = [n for section in taken.sections for n in section.part.nodes if products(n)]
     read = {v for node in (*batched, *inside) for v in node.inputs if taken.level[v] == PARAMS}
     return sum(v.bytes for v in read)
