@@ -99,13 +99,17 @@ def loop_of(cell: Any, options: Options, arrays: Arrays) -> Loop:
 
 def _rewritten(cell: Any, options: Options, arrays: Arrays, ready: _Ready) -> Loop:
     loop, valid = ready.loop, ready.valid
+    last = options.outputs == "last"
+    some = None  # which rows have a valid step, where masked steps repeat instead of holding
     if valid is not None:
-        hold = options.masked_output == "hold" or options.outputs == "last"
-        loop = masking(loop, valid, ready.lengths, hold, arrays.held)
+        repeat = last and not loop.uses_t
+        some = valid.any(0) if repeat else None
+        hold = not repeat and (last or options.masked_output == "hold")
+        loop = masking(loop, valid, ready.lengths, hold, arrays.held, repeat)
     if options.debug:
         loop = debug(loop, arrays.params, ready.xs, valid, _batch_ndim(cell, ready.xs, ready.batch))
     if options.outputs != "all":
-        loop = last_output(loop, arrays.held) if options.outputs == "last" else no_output(loop)
+        loop = last_output(loop, arrays.held, some) if last else no_output(loop)
     return progress(loop) if options.progress and loop.n_steps else loop
 
 

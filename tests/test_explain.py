@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
-from tests.user_cells import HIDDEN, IN, LEAKY, OUT, TF_LSTM, WIDE, leaky, matrices, tf_lstm
+from tests.user_cells import CONCAT_LSTM, HIDDEN, IN, LEAKY, OUT, concat_lstm, leaky, matrices
 
 
 STEPS, ROWS = 11, 2
@@ -58,12 +58,12 @@ def test_it_names_the_line_of_the_users_code():
     (first, *_) = rs.explain(elman, W, H_0, XS).groups
     line = elman.__code__.co_firstlineno + 1
     assert first.place == f"test_explain.py:{line}"
-    (split, *_) = rs.explain(tf_lstm, TF_LSTM, (H_0, H_0), XS).at("before the loop")
-    assert split.place == f"user_cells.py:{tf_lstm.__code__.co_firstlineno + 3}"
+    (split, *_) = rs.explain(concat_lstm, CONCAT_LSTM, (H_0, H_0), XS).at("before the loop")
+    assert split.place == f"users_cells.py:{concat_lstm.__code__.co_firstlineno + 3}"
 
 
 def test_a_concatenation_is_cut_into_its_products():
-    plan = rs.explain(tf_lstm, TF_LSTM, (H_0, H_0), XS)
+    plan = rs.explain(concat_lstm, CONCAT_LSTM, (H_0, H_0), XS)
     kernel = f"({HIDDEN}, {4 * HIDDEN})"
     assert products(plan) == [
         ("before the loop", f"x ({ROWS}, {IN}) @ kernel[:{IN}] ({IN}, {4 * HIDDEN})"),
@@ -90,7 +90,7 @@ def test_the_softmax_runs_where_the_outputs_are_wanted(outputs, where):
     assert dict((what, place) for place, what in products(plan)).get(read_out) == where
     assert (plan.after.products, plan.loops) == (2, 1)
     assert [what for place, what in products(plan) if place == "loop"] == [
-        f"carry ({ROWS}, {HIDDEN}) @ w_1 ({HIDDEN}, {WIDE})", f"({ROWS}, {WIDE}) @ w_2 ({WIDE}, {HIDDEN})",
+        f"carry ({ROWS}, {HIDDEN}) @ w_rec ({HIDDEN}, {HIDDEN})", f"({ROWS}, {HIDDEN}) @ w_mid ({HIDDEN}, {HIDDEN})",
     ]  # fmt: skip
 
 
@@ -250,11 +250,11 @@ def test_a_rewrite_that_is_not_wanted_is_the_reason(wanted, in_loop, reason):
 
 def test_the_table_says_it_in_words_and_fits_the_page():
     text = str(rs.explain(leaky, LEAKY, H_0, XS))
-    assert text.startswith(f"leaky: 11 steps; carry float64[{ROWS},{HIDDEN}]; x float64[{ROWS},{IN}]\n")
+    assert text.startswith(f"leaky_integrator: 11 steps; carry float64[{ROWS},{HIDDEN}]; x float64[{ROWS},{IN}]\n")
     assert max(map(len, text.splitlines())) <= 100
     cost = [line.split() for line in text.splitlines() if line.startswith("products in the loop")]
     assert [line[-2:] for line in cost] == [["4", "2"]]
-    assert "What still costs: 2 products at each step, the largest of them `carry (2, 5) @ w_1 (5, 7)`" in " ".join(
+    assert "What still costs: 2 products at each step, the largest of them `carry (2, 5) @ w_rec (5, 5)`" in " ".join(
         text.split()
     )
 

@@ -15,7 +15,7 @@ import pytest
 
 import rnnscan as rs
 from tests.structure import contents, loops, per_step, printed, scan_equations
-from tests.user_cells import LEAKY, NORM_GRU, TF_LSTM, leaky, matrices, norm_gru, tf_lstm
+from tests.user_cells import CONCAT_LSTM, LEAKY, NORM_GRU, concat_lstm, leaky, matrices, norm_gru
 
 
 STEPS, ROWS, IN, HIDDEN = 11, 2, 3, 5
@@ -61,7 +61,7 @@ ELMAN, LSTM, GRU = (make(IN, HIDDEN) for make in (rs.cells.Elman, rs.cells.LSTM,
 TO_ITSELF = rs.cells.Elman(HIDDEN, HIDDEN)
 WIDE_XS = np.random.default_rng(2).normal(size=(STEPS, ROWS, HIDDEN))
 USERS = [
-    of_cell("concat LSTM", 1, tf_lstm, TF_LSTM, (H_0, H_0)),
+    of_cell("concat LSTM", 1, concat_lstm, CONCAT_LSTM, (H_0, H_0)),
     of_cell("two-layer leaky integrator with softmax", 2, leaky, LEAKY, H_0),
     of_cell("GRU with layer norm", 1, norm_gru, NORM_GRU, H_0),
 ]
@@ -85,7 +85,7 @@ LIBRARY = [
 
 def closure(params, carry, xs, **options):
     """A bare function with its weights in its closure."""
-    return rs.scan(lambda _, h, x: tf_lstm(params, h, x), None, carry, xs, **options)
+    return rs.scan(lambda _, h, x: concat_lstm(params, h, x), None, carry, xs, **options)
 
 
 def keras_step(params, carry, xs):
@@ -119,7 +119,7 @@ def both_ways(params, carry, xs):
 
 LSTM_CASE = LIBRARY[3]
 OTHERS = [
-    Case("closure", 1, TF_LSTM, (H_0, H_0), closure),
+    Case("closure", 1, CONCAT_LSTM, (H_0, H_0), closure),
     Case("Keras step", 1, matrices(**INTEGRATOR), H_0, keras_step),
     Case("Theano function", 1, matrices(**INTEGRATOR), H_0, theano_fn),
     Case("TensorFlow LSTMCell", 1, TENSORFLOW.init(KEY, IN, jnp.float64), TENSORFLOW.zero_state(ROWS, jnp.float64),
@@ -237,8 +237,9 @@ def test_nothing_of_the_read_out_is_left_in_the_loop():
 @pytest.mark.parametrize("case", USERS + LIBRARY, ids=repr)
 def test_nothing_of_length_t_is_stored_for_the_last_output(case, outputs, options):
     run = lambda params, carry, xs: case.run(params, carry, xs, outputs=outputs, **options)
-    *_, loop = per_step(run, case.params, case.carry, case.xs)  # layers run one after another have a loop each
+    *lower, loop = per_step(run, case.params, case.carry, case.xs)
     assert loop.of_length(STEPS) == [], str(loop)
+    assert len(lower) == case.name.startswith("Stack")  # the upper layer reads what the lower one gave at each step
 
 
 @pytest.mark.parametrize("case", USERS + LIBRARY, ids=repr)

@@ -26,7 +26,7 @@ def main() -> None:
     shapes = {"kernel": (64 + 128, 4 * 128), "bias": (4 * 128,), "out": (128, 10)}
     params = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     h_0 = np.zeros((16, 128), np.float32)
-    plan = rs.explain(lstm, params, (h_0, h_0), np.zeros((100, 16, 64), np.float32))
+    plan = rs.explain(lstm, params, (h_0, h_0), np.zeros((1000, 16, 64), np.float32))
     rs.plot.plan(plan).savefig(Path(__file__).with_name("explain.png"), dpi=160)
 
 

@@ -114,7 +114,7 @@ def _uses(values: Sequence[Value]) -> Counter[Value]:
 
 
 def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: Builder) -> list[Value]:
-    """Each chain of sums by what its terms depend on: XLA adds a bias to the product in the loop without a pass more."""
+    """Each chain of sums by what its terms depend on: XLA adds a bias to the loop's product without a pass more."""
     uses = _uses(values)
     inside = {
         v

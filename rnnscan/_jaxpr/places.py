@@ -6,7 +6,8 @@ from typing import NamedTuple
 from .algebra import CARRY, PARAMS
 from .depend import arrange, carry_kinds
 from .graph import Node, Value, in_order, is_literal
-from .schedule import InParts, Schedule, Section
+from .parts import InParts
+from .schedule import Schedule, Section
 from .tangent import Body
 
 

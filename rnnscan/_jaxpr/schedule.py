@@ -1,12 +1,12 @@
 """The order in which the parts of a step run for many steps: loops, and operations for all steps at once."""
 
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
 from typing import Any
 
 from .algebra import CARRY, PARAMS, products
 from .depend import Arrangement, Counter, LoopPart, Step
 from .graph import Node, Value, in_order, is_literal
+from .parts import in_parts
 
 
 @dataclass(eq=False)
@@ -51,26 +51,9 @@ class Section:
         self.seqs = [v for v in found if level[v] > PARAMS]
 
 
-@dataclass(frozen=True)
-class InParts:
-    """A product of rows with a matrix of params for all steps, and its bias, of which only cuts into columns are read:
-    a product for each of the cuts."""
-
-    product: Node
-    bias: Value | None  # one row
-    columns: list[tuple[int, int]]
-    outputs: list[Value]
-    nodes: list[Node]  # what it stands for: the product, the sum with the bias, the cuts
-
-    @property
-    def inputs(self) -> tuple[Value, ...]:
-        return self.product.inputs if self.bias is None else (*self.product.inputs, self.bias)
-
-
 @dataclass
 class Schedule:
-    """`actions` in order: a `Node`, `InParts` or the index of a delayed leaf to compute for all steps, or a `Section` to
-    run."""
+    """`actions` in order: a `Node`, `InParts` or a delayed leaf's index to compute for all steps, or a `Section`."""
 
     step: Step
     kinds: list[Any]
@@ -113,64 +96,10 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
         level,
         arrangement.pinned,
         sections,
-        _in_parts(step, made.actions, level),
+        in_parts(step.roots, made.actions, level),
         [v for n in narrow for v in n.outputs],
         made.alone,
     )
-
-
-def _in_parts(step: Step, actions: list[Any], level: dict[Value, int]) -> list[Any]:
-    """The actions with those put together that make `InParts`."""
-    at_once = {a for a in actions if isinstance(a, Node)}
-    readers: dict[Value, list[Node | None]] = {v: [None] for v in step.roots}
-    for node in in_order(step.roots):
-        for v in node.inputs:
-            readers.setdefault(v, []).append(node)
-    found: dict[Node, InParts] = {}
-    gone: set[Node] = set()
-    for product in at_once:
-        if not _rows_by_matrix(product, level):
-            continue
-        value, bias, nodes = product.outputs[0], None, [product]
-        match readers[value]:
-            case [Node(name="add") as add] if add in at_once:
-                bias = next((v for v in add.inputs if _is_row(v, value) and level[v] == PARAMS), None)
-                if bias is not None:
-                    value, nodes = add.outputs[0], [product, add]
-        cuts = [(*ends, v, n) for n in readers[value] for ends, v in _columns(n) if n in at_once]
-        cuts.sort(key=lambda cut: cut[0])
-        starts, ends = [a for a, *_ in cuts], [0, *(b for _, b, *_ in cuts)]
-        if len({n for *_, n in cuts}) == len(readers[value]) and [*starts, value.shape[-1]] == ends and len(cuts) > 1:
-            nodes += dict.fromkeys(n for *_, n in cuts)
-            found[product] = InParts(product, bias, [(a, b) for a, b, *_ in cuts], [v for _, _, v, _ in cuts], nodes)
-            gone.update(nodes)
-    return [found.get(a, a) for a in actions if a in found or a not in gone]
-
-
-def _rows_by_matrix(node: Node, level: dict[Value, int]) -> bool:
-    if node.name != "dot_general" or len(node.inputs[1].shape) != 2:
-        return False
-    last = len(node.inputs[0].shape) - 1
-    along = node.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
-    return along and level[node.inputs[1]] == PARAMS < level[node.inputs[0]]
-
-
-def _is_row(value: Value, of: Value) -> bool:
-    return value.shape == (*(1,) * (len(of.shape) - 1), of.shape[-1])
-
-
-def _columns(node: Node | None) -> list[tuple[tuple[int, int], Value]]:
-    """Which columns of its input each output of a `split` or a `slice` is; none for anything else."""
-    if node is None or node.name not in ("split", "slice"):
-        return []
-    last = len(node.inputs[0].shape) - 1
-    if node.name == "split" and node.params["axis"] == last:
-        ends = list(accumulate(map(int, node.params["sizes"]), initial=0))
-        return list(zip(pairwise(ends), node.outputs, strict=True))
-    if node.name == "slice" and node.params["strides"] is None:
-        if node.outputs[0].shape[:-1] == node.inputs[0].shape[:-1]:
-            return [((node.params["start_indices"][last], node.params["limit_indices"][last]), node.outputs[0])]
-    return []
 
 
 def _narrow(step: Step, level: dict[Value, int]) -> list[Node]:

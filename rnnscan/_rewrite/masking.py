@@ -6,9 +6,11 @@ input. So a masked step repeats the nearest valid step in scan order exactly, wi
 and its input, which are finite if the row's valid part is. Before a row's first valid step these are the initial carry
 and the first valid input. A row without a valid step borrows the first step of a row that has one; if no row has any,
 the input is 1/2 (not 1: `log(1 - x)`). What a repeated step computes is dropped, in values and in derivatives, hence
-the `stop_gradient`s lose nothing and save the transposed gather.
+the `stop_gradient`s lose nothing and save the transposed gather. All but the output of the last step, where that is all
+that is wanted: it repeats the row's last output, so that nothing has to be held and one output is computed, not T.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,23 +28,28 @@ def valid_steps(lengths: jax.Array | None, mask: jax.Array | None, n_steps: int)
     return mask
 
 
-def masking(loop: Loop, valid: jax.Array, lengths: jax.Array | None, hold: bool, held: Any = None) -> Loop:
+def masking(
+    loop: Loop, valid: jax.Array, lengths: jax.Array | None, hold: bool, held: Any = None, repeat: bool = False
+) -> Loop:
     """A loop whose masked steps change nothing; `lengths` says that `valid` is a prefix of each row.
 
     With `hold`, a masked step puts out the last valid output; `held` is what that is before the first step, None being
-    zeros.
+    zeros. With `repeat`, for a loop that does not use `t`, it puts out what the step that it repeats did, derivatives
+    and all; a row's first masked steps, and rows without a valid one, put out anything.
     """
     nearest = _nearest_prefix(valid, lengths) if lengths is not None else _nearest(valid, loop.reverse)
-    inputs, replayed = _with_repeats(loop, valid, nearest)
+    constant = (lambda x: x) if repeat else jax.lax.stop_gradient
+    inputs, replayed = _with_repeats(loop, valid, nearest, constant)
     first = _tree.zeros_like(loop.output) if held is None else held
 
     def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
         carry_tm1, replayed, held = state
         x, counts = inputs
-        carry_in = _tree.where(counts, carry_tm1, jax.lax.stop_gradient(replayed))
+        carry_in = _tree.where(counts, carry_tm1, constant(replayed))
         carry_t, y_t = loop.step(params, carry_in, x, t)
         carry_t = _tree.where(counts, carry_t, carry_tm1)
-        y_t = _tree.where(counts, y_t, held if hold else _tree.zeros_like(y_t))
+        if not repeat:
+            y_t = _tree.where(counts, y_t, held if hold else _tree.zeros_like(y_t))
         return (carry_t, carry_in, y_t if hold else None), y_t
 
     return loop.wrap(
@@ -69,7 +76,9 @@ def _nearest(valid: jax.Array, reverse: bool) -> jax.Array:
     return jnp.where(before >= 0, before, jnp.argmax(valid, axis=0).astype(jnp.int32))
 
 
-def _with_repeats(loop: Loop, valid: jax.Array, nearest: jax.Array) -> tuple[Any, Any]:
+def _with_repeats(
+    loop: Loop, valid: jax.Array, nearest: jax.Array, constant: Callable[[jax.Array], jax.Array]
+) -> tuple[Any, Any]:
     """The inputs with every masked step's replaced by what it repeats, and the carry that the first steps repeat."""
     if valid.size == 0:  # no row at all
         return loop.inputs, loop.state
@@ -83,9 +92,9 @@ def _with_repeats(loop: Loop, valid: jax.Array, nearest: jax.Array) -> tuple[Any
             return x  # keys have no bad values
         index = nearest.reshape(nearest.shape + (1,) * (x.ndim - nearest.ndim))
         harmless = jnp.asarray(0.5 if jnp.issubdtype(x.dtype, jnp.inexact) else 1).astype(x.dtype)
-        borrowed = jnp.where(some.any(), x[(first, *donor)], harmless)
+        borrowed = jax.lax.stop_gradient(jnp.where(some.any(), x[(first, *donor)], harmless))
         repeated = _tree.where(some, jnp.moveaxis(jnp.take_along_axis(x, index, axis=0), 0, len(batch)), borrowed)
-        return _tree.where(valid, x, jax.lax.stop_gradient(jnp.moveaxis(repeated, len(batch), 0)))
+        return _tree.where(valid, x, constant(jnp.moveaxis(repeated, len(batch), 0)))
 
-    replayed = _tree.where(some, loop.state, jax.tree.map(lambda leaf: leaf[donor], loop.state))
+    replayed = _tree.where(some, loop.state, jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[donor]), loop.state))
     return jax.tree.map(fill, loop.inputs), replayed

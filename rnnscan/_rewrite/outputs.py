@@ -6,22 +6,26 @@ from .. import _tree
 from .._loop import Loop
 
 
-def last_output(loop: Loop, held: Any = None) -> Loop:
+def last_output(loop: Loop, held: Any = None, some: Any = None) -> Loop:
     """Keeps the output of the step just done in the state, so that nothing of length T is stored.
 
-    A masked loop holds its output (`masking(..., hold=True)`), hence the last step's output is each row's last valid
-    one. No step at all gives `held`, None being zeros.
+    A masked loop holds its output or repeats it, hence the last step's output is each row's last valid one; where it
+    repeats, `some` says which rows have one. No step at all gives `held`, None being zeros.
     """
+    first = _tree.zeros_like(loop.output) if held is None else held
 
     def step(params: Any, state: Any, inputs: Any, t: Any) -> tuple[Any, Any]:
         return loop.step(params, state[0], inputs, t), None
 
+    def finish(state: Any, outputs: Any) -> tuple[Any, Any]:
+        return loop.finish(state[0], None)[0], state[1] if some is None else _tree.where(some, state[1], first)
+
     return loop.wrap(
         step=step,
-        state=(loop.state, _tree.zeros_like(loop.output) if held is None else held),
+        state=(loop.state, first),
         output=None,
         carry_of=lambda state: loop.carry_of(state[0]),
-        finish=lambda state, outputs: (loop.finish(state[0], None)[0], state[1]),
+        finish=finish,
     )
 
 

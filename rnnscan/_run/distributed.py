@@ -15,7 +15,8 @@ from .._jaxpr.algebra import PARAMS
 from .._jaxpr.depend import Counter
 from .._jaxpr.graph import Node, Value, evaluate, in_order, is_literal, number
 from .._jaxpr.many import one_step_late, product_in_parts, run_many
-from .._jaxpr.schedule import InParts, Schedule, Section
+from .._jaxpr.parts import InParts
+from .._jaxpr.schedule import Schedule, Section
 from .._jaxpr.tangent import Body
 from .._rewrite.weight_grads import loop_with_rule, plain_loop
 

@@ -11,7 +11,8 @@ from .. import _tree
 from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
 from .._jaxpr.depend import Step, arrange, carry_kinds
 from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
-from .._jaxpr.schedule import CHEAP, InParts, Schedule, schedule
+from .._jaxpr.parts import InParts
+from .._jaxpr.schedule import CHEAP, Schedule, schedule
 from .._jaxpr.trace import Traced
 from .._jaxpr.versions import match_varying
 from .._loop import Loop
@@ -19,7 +20,7 @@ from .distributed import Distributed
 from .sequential import sequential
 
 
-_WHOLE_BYTES = 21 << 20  # a training step takes half as much again; glibc keeps blocks of up to 32 MiB
+_WHOLE_BYTES = 22 << 20  # a training step takes half as much again, and glibc keeps blocks of up to 32 MiB
 _PIECE_BYTES = 1 << 20
 _SHARE_OF_WEIGHTS = 0.35
 _LEAST_STEPS = 4

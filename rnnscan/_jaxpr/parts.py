@@ -1,0 +1,82 @@
+"""Products for all steps whose results are only read in parts, as gates are: computed part by part.
+
+A product cut afterwards is written twice, once whole and once in parts, and beside the loop over time this second way
+through memory costs more than the loop saves by reading a sequence for each gate (`benchmarks/NOTES.md`, 7).
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from .algebra import PARAMS
+from .graph import Node, Value, in_order
+
+
+@dataclass(frozen=True)
+class InParts:
+    """A product of rows with a matrix of params for all steps, and its bias, of which only cuts into columns are read:
+    a product for each of the cuts."""
+
+    product: Node
+    bias: Value | None  # one row
+    columns: list[tuple[int, int]]
+    outputs: list[Value]
+    nodes: list[Node]  # what it stands for: the product, the sum with the bias, the cuts
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return self.product.inputs if self.bias is None else (*self.product.inputs, self.bias)
+
+
+def in_parts(roots: tuple[Value, ...], actions: list[Any], level: dict[Value, int]) -> list[Any]:
+    """The actions with those put together that make `InParts`."""
+    at_once = {a for a in actions if isinstance(a, Node)}
+    readers: dict[Value, list[Node | None]] = {v: [None] for v in roots}
+    for node in in_order(roots):
+        for v in node.inputs:
+            readers.setdefault(v, []).append(node)
+    found: dict[Node, InParts] = {}
+    gone: set[Node] = set()
+    for product in at_once:
+        if not _rows_by_matrix(product, level):
+            continue
+        value, bias, nodes = product.outputs[0], None, [product]
+        match readers[value]:
+            case [Node(name="add") as add] if add in at_once:
+                bias = next((v for v in add.inputs if _is_row(v, value) and level[v] == PARAMS), None)
+                if bias is not None:
+                    value, nodes = add.outputs[0], [product, add]
+        cuts = [(*ends, v, n) for n in readers[value] for ends, v in _columns(n) if n in at_once]
+        cuts.sort(key=lambda cut: cut[0])
+        starts, ends = [a for a, *_ in cuts], [0, *(b for _, b, *_ in cuts)]
+        if len({n for *_, n in cuts}) == len(readers[value]) and [*starts, value.shape[-1]] == ends and len(cuts) > 1:
+            nodes += dict.fromkeys(n for *_, n in cuts)
+            found[product] = InParts(product, bias, [(a, b) for a, b, *_ in cuts], [v for _, _, v, _ in cuts], nodes)
+            gone.update(nodes)
+    return [found.get(a, a) for a in actions if a in found or a not in gone]
+
+
+def _rows_by_matrix(node: Node, level: dict[Value, int]) -> bool:
+    if node.name != "dot_general" or len(node.inputs[1].shape) != 2:
+        return False
+    last = len(node.inputs[0].shape) - 1
+    along = node.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
+    return along and level[node.inputs[1]] == PARAMS < level[node.inputs[0]]
+
+
+def _is_row(value: Value, of: Value) -> bool:
+    return value.shape == (*(1,) * (len(of.shape) - 1), of.shape[-1])
+
+
+def _columns(node: Node | None) -> list[tuple[tuple[int, int], Value]]:
+    """Which columns of its input each output of a `split` or a `slice` is; none for anything else."""
+    if node is None or node.name not in ("split", "slice"):
+        return []
+    last = len(node.inputs[0].shape) - 1
+    if node.name == "split" and node.params["axis"] == last:
+        ends = list(accumulate(map(int, node.params["sizes"]), initial=0))
+        return list(zip(pairwise(ends), node.outputs, strict=True))
+    if node.name == "slice" and node.params["strides"] is None:
+        if node.outputs[0].shape[:-1] == node.inputs[0].shape[:-1]:
+            return [((node.params["start_indices"][last], node.params["limit_indices"][last]), node.outputs[0])]
+    return []
