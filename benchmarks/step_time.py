@@ -37,7 +37,7 @@ PACKAGES = ("jaxlib", "flax", "dm-haiku", "equinox", "keras", "torch")
 
 ROUNDS = 15
 COMPILE_ROUNDS = {"train": 3, "train_dx": 1, "forward": 1}  # the targets speak of a training step's
-DX_BUDGET_S = 30.0  # "train_dx" takes fewer rounds, LEAST_ROUNDS at least, where ROUNDS would take longer than this
+DX_BUDGET_S = 12.0  # "train_dx" takes fewer rounds, LEAST_ROUNDS at least, where ROUNDS would take longer than this
 LEAST_ROUNDS = 5
 
 
