@@ -7,7 +7,9 @@ Each question is a loop (or one product) written in the ways between which the o
 * **join**: the cotangents of G gates made into one matrix before that product, by `concatenate` along the last axis, by
   way of an axis more, by padding and adding, or not at all (a product for each gate);
 * **batch**: `(T * B, in) @ (in, k)` as one product of two matrices, as one with three axes, as T in a loop;
-* **gates**: the forward loop of an LSTM whose input products were made beforehand, cut into gates in it or before.
+* **gates**: the forward loop of an LSTM whose input products were made beforehand, cut into gates in it or before;
+* **layer**: the whole LSTM forward: both products in the loop, one product with `[x, h]` there, or the input's
+  beforehand, cut into gates or with a product for each gate.
 """
 
 import argparse
@@ -21,8 +23,12 @@ from jax import lax
 from . import timing
 
 
-SHAPES = ((28, 150, 28, 150), (100, 32, 64, 128), (1000, 8, 64, 128), (100, 64, 512, 512), (672, 1, 32, 32))
+SHAPES = (
+    (28, 150, 28, 150), (100, 32, 64, 128), (1000, 8, 64, 128), (100, 64, 512, 512), (256, 256, 256, 32),
+    (672, 1, 32, 32),
+)  # fmt: skip
 FAST = ((4, 3, 2, 5),)
+QUESTIONS = ["back", "join", "batch", "gates", "layer"]
 GATES = 4
 STEPS = 40  # of the loops that repeat one step
 
@@ -107,6 +113,37 @@ def gates(n_steps: int, rows: int, hidden: int) -> Ways:
     return {"cut in the loop": (in_loop, (seq,)), "cut before": (before, (seq,))}
 
 
+def layer(n_steps: int, rows: int, in_size: int, hidden: int) -> Ways:
+    """An LSTM over its inputs."""
+    xs, start = _normal(0, n_steps, rows, in_size), (jnp.zeros((rows, hidden)), jnp.zeros((rows, hidden)))
+    w, u = (_normal(i, n, GATES * hidden) / n**0.5 for i, n in ((1, in_size), (2, hidden)))
+    parts = lambda z: jnp.split(z, GATES, -1)
+    flat = lambda xs, w: (xs.reshape(-1, in_size) @ w).reshape(n_steps, rows, -1)
+
+    def run(gates: Callable[..., Any], xs: Any) -> Any:
+        def step(carry: Any, x: Any) -> Any:
+            h, c = carry
+            i, f, g, o = gates(x, h)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        return lax.scan(step, start, xs)[1]
+
+    def joined(xs: Any, w: Any, u: Any) -> Any:
+        both = jnp.concatenate([w, u])
+        return run(lambda x, h: parts(jnp.concatenate([x, h], -1) @ both), xs)
+
+    later = lambda u: lambda x, h: [a + b for a, b in zip(x, parts(h @ u), strict=True)]
+    ways = {
+        "in the loop": lambda xs, w, u: run(lambda x, h: parts(x @ w + h @ u), xs),
+        "[x, h] in the loop": joined,
+        "before, then cut": lambda xs, w, u: run(later(u), parts(flat(xs, w))),
+        "before, gate by gate": lambda xs, w, u: run(later(u), [flat(xs, part) for part in parts(w)]),
+    }
+    return {name: (way, (xs, w, u)) for name, way in ways.items()}
+
+
 def _normal(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
@@ -118,6 +155,7 @@ def _repeat(step: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--questions", nargs="+", default=QUESTIONS, choices=QUESTIONS, metavar="NAME")
     parser.add_argument("--fast", action="store_true", help="one tiny shape: does it run?")
     options = parser.parse_args()
     print(timing.machine())
@@ -128,9 +166,10 @@ def main() -> None:
             "join": join(rows, hidden),
             "batch": batch(n_steps, rows, in_size, hidden),
             "gates": gates(n_steps, rows, hidden),
+            "layer": layer(n_steps, rows, in_size, hidden),
         }
-        for question, ways in questions.items():
-            report(question, ways, options.rounds)
+        for question in options.questions:
+            report(question, questions[question], options.rounds)
 
 
 def report(question: str, ways: Ways, rounds: int) -> None:

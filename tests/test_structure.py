@@ -220,6 +220,28 @@ def test_the_backward_loop_carries_the_cotangent_of_the_carry_alone(case):
             allowed.remove(shape)
 
 
+@pytest.mark.parametrize(("case", "gates"), [(USERS[0], 4), (LIBRARY[1], 1), (LSTM_CASE, 4), (LIBRARY[4], 3)], ids=repr)
+def test_products_with_x_run_for_all_steps_at_once(case, gates):
+    """One product of two matrices a gate, since XLA copies what is cut out of a larger one."""
+    ops, (loop,) = contents(case.run, case.params, case.carry, XS)
+    assert (ops["dot_general"], loop.ops["dot_general"]) == (gates, 1)
+    assert ops["dynamic_slice"] == 0 and ops["concatenate"] == 0
+
+
+def test_a_long_run_goes_in_pieces_which_alone_sum_up_gradients():
+    cell = rs.cells.LSTM(64, 128)
+    zeros = lambda: (cell.init(jax.random.key(0)), jnp.zeros((1000, 32, 64)), cell.initial_carry((32,)))
+    params, xs, carry = jax.eval_shape(zeros)
+    run = lambda params, carry, xs: rs.scan(cell, params, carry, xs)
+    (outer,) = loops(run, params, carry, xs)
+    assert outer.products == 4 and [loop.products for loop in outer.inner] == [1]
+    forward, backward = loops(training(run), params, xs, carry)
+    assert [loop.products for loop in (*forward.inner, *backward.inner)] == [1, 1]
+    weights = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    assert sorted(backward.weight_shaped(params)) == sorted(weights) and not forward.weight_shaped(params)
+    check([*forward.inner, *backward.inner], 2, params)
+
+
 def test_nothing_of_the_read_out_is_left_in_the_loop():
     """The softmax reduces over features; the rest of that cell reduces nothing, not even for its biases' gradients."""
     case = USERS[1]
