@@ -252,5 +252,7 @@ def test_arguments_that_mean_nothing_are_refused(capsys):
 
 
 def test_the_job_with_dx_keeps_its_rounds_while_they_are_cheap():
-    assert [step_time.rounds_with_dx(15, seconds) for seconds in (0.1, 2.0, 3.0, 100.0)] == [15, 15, 10, 5]
+    budget = step_time.DX_BUDGET_S
+    rounds = [step_time.rounds_with_dx(15, seconds) for seconds in (budget / 99, budget / 15, budget / 10, 9 * budget)]
+    assert rounds == [15, 15, 10, 5]
     assert step_time.rounds_with_dx(2, 100.0) == 2

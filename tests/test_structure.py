@@ -229,8 +229,8 @@ def test_products_with_x_run_for_all_steps_at_once(case, gates):
 
 
 def test_a_long_run_goes_in_pieces_which_alone_sum_up_gradients():
-    cell = rs.cells.LSTM(64, 128)
-    zeros = lambda: (cell.init(jax.random.key(0)), jnp.zeros((1000, 32, 64)), cell.initial_carry((32,)))
+    cell = rs.cells.LSTM(60, 120)
+    zeros = lambda: (cell.init(jax.random.key(0)), jnp.zeros((1000, 32, 60)), cell.initial_carry((32,)))
     params, xs, carry = jax.eval_shape(zeros)
     run = lambda params, carry, xs: rs.scan(cell, params, carry, xs)
     (outer,) = loops(run, params, carry, xs)
