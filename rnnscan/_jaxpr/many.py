@@ -19,7 +19,9 @@ def apply_many(node: Node, args: list[Any], over_time: list[bool]) -> list[Any]:
     if node.name == "dot_general" and over_time.count(True) == 1 and not node.params["dimension_numbers"][1][0]:
         return [_product(node, args, over_time.index(True))]
     rank = max((len(v.shape) for v in node.inputs), default=0)
-    if node.name in ELEMENTWISE and all(len(v.shape) == rank * t for v, t in zip(node.inputs, over_time, strict=True)):
+    alike = all(len(v.shape) == rank * t for v, t in zip(node.inputs, over_time, strict=True))
+    strict = node.name in ("select_n", "clamp")  # they take no number for an array
+    if node.name in ELEMENTWISE and alike and (all(over_time) or not strict):
         return apply(node, args)  # numbers and sequences of one shape: what `vmap` would do, without the time it takes
     which = [i for i, varies in enumerate(over_time) if varies]
 
