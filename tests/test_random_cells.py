@@ -13,6 +13,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import rnnscan as rs
 from rnnscan._options import REWRITES
@@ -32,7 +33,16 @@ def pytest_generate_tests(metafunc):
 
 
 def test_a_random_cell_equals_the_plain_loop(number, request):
-    seed = request.config.getoption("cells_seed")
+    equals_the_plain_loop(request.config.getoption("cells_seed"), number)
+
+
+@pytest.mark.parametrize("found", [(4711, 77)], ids=str)
+def test_a_cell_that_failed_once(found):
+    """A number chosen at each step: `select_n` takes no scalar beside a sequence, in the backward pass."""
+    equals_the_plain_loop(*found)
+
+
+def equals_the_plain_loop(seed, number):
     cell = random_cell(seed, number)
     print(f"random_cell({seed}, {number}), made of {', '.join(cell.operations)}:\n{cell.source}")
     numbers = np.random.default_rng([seed, number, 1])
