@@ -1,4 +1,4 @@
-"""A training step of every library's layer, side by side: `python -m benchmarks.step_time`, an hour on two cores.
+"""A training step of every library's layer, side by side: `python -m benchmarks.step_time`, half an hour on two cores.
 
 Value and gradient of the mean of `ys**2`, with respect to params ("train"), to params and xs ("train_dx"), and the
 outputs alone ("forward"); tracing and compiling, and XLA's temporaries, beside each. Two threads and the same numbers

@@ -53,8 +53,9 @@ def run_until(cell_and_until: tuple[Any, Any], options: Options, arrays: Arrays)
     """`((carry, report or None), ys, n_steps, stopped)`: finds the last step of each row, then runs up to there."""
     cell, until = cell_and_until
     ready = _prepare(cell, options, arrays)
-    hold = options.masked_output == "hold"
-    masked = ready.loop if ready.valid is None else masking(ready.loop, ready.valid, ready.lengths, hold)
+    masked = ready.loop
+    if ready.valid is not None:
+        masked = masking(masked, ready.valid, ready.lengths, options.masked_output)
     if options.method == "sequential" and "hoist" in options.optimize:
         masked = ahead(masked)
     valid, n_steps, stopped = stop(masked, until, ready.valid, ready.batch, ready.xs, getattr(cell, "x_ndim", None))
@@ -102,10 +103,9 @@ def _rewritten(cell: Any, options: Options, arrays: Arrays, ready: _Ready) -> Lo
     last = options.outputs == "last"
     some = None  # which rows have a valid step, where masked steps repeat instead of holding
     if valid is not None:
-        repeat = last and not loop.uses_t
-        some = valid.any(0) if repeat else None
-        hold = not repeat and (last or options.masked_output == "hold")
-        loop = masking(loop, valid, ready.lengths, hold, arrays.held, repeat)
+        output = options.masked_output if not last else "hold" if loop.uses_t else "repeat"
+        some = valid.any(0) if output == "repeat" else None
+        loop = masking(loop, valid, ready.lengths, output, arrays.held)
     if options.debug:
         loop = debug(loop, arrays.params, ready.xs, valid, _batch_ndim(cell, ready.xs, ready.batch))
     if options.outputs != "all":

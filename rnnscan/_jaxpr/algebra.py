@@ -186,7 +186,7 @@ def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder)
             continue
         inputs = tuple(new[v] for v in node.inputs)
         outputs: Sequence[Value]
-        axis = _cut_axis(node)
+        axis = cut_axis(node)
         if axis is not None and worth(node.inputs[0]):
             outputs = [part(node.inputs[0], node, i, axis) for i in range(len(node.avals))]
         else:
@@ -201,12 +201,12 @@ def _read_whole(values: Sequence[Value]) -> set[Value]:
     whole = set(values)
     for node in reversed(in_order(values)):
         shared = node.name in ELEMENTWISE and not any(v in whole for v in node.outputs)
-        if not shared and _cut_axis(node) is None:
+        if not shared and cut_axis(node) is None:
             whole.update(node.inputs)
     return whole
 
 
-def _cut_axis(node: Node) -> int | None:
+def cut_axis(node: Node) -> int | None:
     """The axis that a `split`, or a `slice` along one axis, cuts."""
     if node.name == "split":
         return int(node.params["axis"])
@@ -224,6 +224,14 @@ def _cut_one(value: Value, cut: Node, index: int, axis: int, build: Builder) -> 
     shapes = [tuple(aval.shape[axis] if i == axis else n for i, n in enumerate(value.shape)) for aval in cut.avals]
     avals = tuple(jax.ShapeDtypeStruct(shape, value.aval.dtype) for shape in shapes)
     return build.keep(cut.primitive, (value,), cut.params, avals, cut.context).outputs[index]
+
+
+def rows_by_matrix(node: Node) -> bool:
+    """Whether a node multiplies rows `(..., k)` by a matrix `(k, n)`."""
+    if node.name != "dot_general":
+        return False
+    rows, matrix = (v.shape for v in node.inputs)
+    return len(matrix) == 2 and node.params["dimension_numbers"] == (((len(rows) - 1,), (0,)), ((), ()))
 
 
 def products(node: Node) -> float:

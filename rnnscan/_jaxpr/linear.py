@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .algebra import ELEMENTWISE
+from .algebra import ELEMENTWISE, rows_by_matrix
 from .graph import Builder, Node, Value, in_order, number, rewritten
 
 
@@ -64,15 +64,12 @@ class Linear:
     def _product(self, node: Node, inputs: tuple[Value, ...]) -> list[Value] | None:
         """A product of rows with a matrix, `d @ w`, written with w transposed, so that its transpose is `d @ w^T` with
         both as they lie in memory: with w itself, XLA's CPU backend takes up to twice as long for few rows."""
-        if node.name != "dot_general" or inputs[1] in self.linear or len(inputs[1].shape) != 2:
-            return None
-        (lhs, rhs), batch = node.params["dimension_numbers"]
-        rows = math.prod(inputs[0].shape[:-1])
-        if batch != ((), ()) or lhs != (len(inputs[0].shape) - 1,) or rhs != (0,) or rows < 2:
+        if not rows_by_matrix(node) or inputs[1] in self.linear or math.prod(inputs[0].shape[:-1]) < 2:
             return None
         turned = self.turned.get(inputs[1])
         if turned is None:
             turned = self.build(lambda w: lax.transpose(w, (1, 0)), inputs[1])
+        (lhs, _), batch = node.params["dimension_numbers"]
         numbers = ((lhs, (1,)), batch)
         params = dict(node.params, dimension_numbers=numbers)
         made = self.build.keep(node.primitive, (inputs[0], turned), params, node.avals, node.context)

@@ -84,10 +84,10 @@ def product_in_parts(
     def rule(primals: Any, tangents: Any) -> Any:
         (seq, matrix, bias, columns), (d_seq, d_matrix, d_bias, _) = primals, tangents
         out = product(seq, matrix, bias, columns)
-        terms = [_product(node, [d, matrix], 0) for d in [d_seq] if _moves(d)]
-        terms += [_product(node, [seq, d], 0) for d in [d_matrix] if _moves(d)]
+        terms = [_product(node, [d, matrix], 0) for d in [d_seq] if moves(d)]
+        terms += [_product(node, [seq, d], 0) for d in [d_matrix] if moves(d)]
         shape = (*seq.shape[:-1], matrix.shape[-1])
-        terms += [jnp.broadcast_to(d, shape) for d in [d_bias] if _moves(d)]
+        terms += [jnp.broadcast_to(d, shape) for d in [d_bias] if moves(d)]
         if not terms:
             return out, [jnp.zeros_like(part) for part in out]
         d = sum(terms[1:], start=terms[0])
@@ -97,7 +97,8 @@ def product_in_parts(
     return product(seq, matrix, bias, columns)
 
 
-def _moves(tangent: Any) -> bool:
+def moves(tangent: Any) -> bool:
+    """Whether a tangent is there and neither zero by its structure nor of a type without derivatives."""
     return tangent is not None and not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from .algebra import PARAMS
+from .algebra import PARAMS, cut_axis, rows_by_matrix
 from .graph import Node, Value, in_order
 
 
@@ -38,7 +38,7 @@ def in_parts(roots: tuple[Value, ...], actions: list[Any], level: dict[Value, in
     found: dict[Node, InParts] = {}
     gone: set[Node] = set()
     for product in at_once:
-        if not _rows_by_matrix(product, level):
+        if not rows_by_matrix(product) or not level[product.inputs[1]] == PARAMS < level[product.inputs[0]]:
             continue
         value, bias, nodes = product.outputs[0], None, [product]
         match readers[value]:
@@ -56,27 +56,15 @@ def in_parts(roots: tuple[Value, ...], actions: list[Any], level: dict[Value, in
     return [found.get(a, a) for a in actions if a in found or a not in gone]
 
 
-def _rows_by_matrix(node: Node, level: dict[Value, int]) -> bool:
-    if node.name != "dot_general" or len(node.inputs[1].shape) != 2:
-        return False
-    last = len(node.inputs[0].shape) - 1
-    along = node.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
-    return along and level[node.inputs[1]] == PARAMS < level[node.inputs[0]]
-
-
 def _is_row(value: Value, of: Value) -> bool:
     return value.shape == (*(1,) * (len(of.shape) - 1), of.shape[-1])
 
 
 def _columns(node: Node | None) -> list[tuple[tuple[int, int], Value]]:
     """Which columns of its input each output of a `split` or a `slice` is; none for anything else."""
-    if node is None or node.name not in ("split", "slice"):
+    if node is None or cut_axis(node) != len(node.inputs[0].shape) - 1:
         return []
-    last = len(node.inputs[0].shape) - 1
-    if node.name == "split" and node.params["axis"] == last:
-        ends = list(accumulate(map(int, node.params["sizes"]), initial=0))
-        return list(zip(pairwise(ends), node.outputs, strict=True))
-    if node.name == "slice" and node.params["strides"] is None:
-        if node.outputs[0].shape[:-1] == node.inputs[0].shape[:-1]:
-            return [((node.params["start_indices"][last], node.params["limit_indices"][last]), node.outputs[0])]
-    return []
+    if node.name == "slice":
+        return [((node.params["start_indices"][-1], node.params["limit_indices"][-1]), node.outputs[0])]
+    ends = accumulate(map(int, node.params["sizes"]), initial=0)
+    return list(zip(pairwise(ends), node.outputs, strict=True))

@@ -28,15 +28,14 @@ def valid_steps(lengths: jax.Array | None, mask: jax.Array | None, n_steps: int)
     return mask
 
 
-def masking(
-    loop: Loop, valid: jax.Array, lengths: jax.Array | None, hold: bool, held: Any = None, repeat: bool = False
-) -> Loop:
+def masking(loop: Loop, valid: jax.Array, lengths: jax.Array | None, output: str, held: Any = None) -> Loop:
     """A loop whose masked steps change nothing; `lengths` says that `valid` is a prefix of each row.
 
-    With `hold`, a masked step puts out the last valid output; `held` is what that is before the first step, None being
-    zeros. With `repeat`, for a loop that does not use `t`, it puts out what the step that it repeats did, derivatives
-    and all; a row's first masked steps, and rows without a valid one, put out anything.
+    What a masked step puts out: zeros ("zero"); the last valid output ("hold"), `held` being what that is before the
+    first step, None for zeros; or, for a loop that does not use `t`, what the step that it repeats did, derivatives and
+    all ("repeat"): a row's first masked steps, and rows without a valid one, then put out anything.
     """
+    hold, repeat = output == "hold", output == "repeat"
     nearest = _nearest_prefix(valid, lengths) if lengths is not None else _nearest(valid, loop.reverse)
     constant = (lambda x: x) if repeat else jax.lax.stop_gradient
     inputs, replayed = _with_repeats(loop, valid, nearest, constant)

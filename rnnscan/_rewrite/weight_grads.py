@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
+from .._jaxpr.many import moves
 from .._jaxpr.tangent import Arrays, Body, TangentStep, is_float
 
 
@@ -54,7 +54,7 @@ def loop_with_rule(
 
 def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
     consts, turned, state, seqs = primals
-    d_consts, _, d_state, d_seqs = ([_tangent(d) for d in part] for part in tangents)
+    d_consts, _, d_state, d_seqs = ([d if moves(d) else None for d in part] for part in tangents)
     step = TangentStep.of(
         body, (consts, state, seqs), [d is not None for d in d_consts], [d is not None for d in d_seqs]
     )
@@ -72,11 +72,6 @@ def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
     moving = [d for d in d_seqs if d is not None]
     d_final, d_cuts = jax.checkpoint(tangent, prevent_cse=False)(known, d_consts, start, moving)
     return (final, cuts), (_with_float0(d_final, final), _with_float0(d_cuts, cuts))
-
-
-def _tangent(d: Any) -> Any:
-    """A tangent, or None for one that is zero by its structure or of a type without derivatives."""
-    return None if isinstance(d, SymbolicZero) or d.dtype == jax.dtypes.float0 else d
 
 
 def _or_zeros(tangent: Any, primal: jax.Array) -> jax.Array:
