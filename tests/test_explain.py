@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
-from tests.user_cells import CONCAT_LSTM, HIDDEN, IN, LEAKY, OUT, concat_lstm, leaky, matrices
+from tests.user_cells import CONCAT_LSTM, HIDDEN, IN, LEAKY, NORM_GRU, OUT, concat_lstm, leaky, matrices, norm_gru
 
 
 STEPS, ROWS = 11, 2
@@ -142,6 +142,12 @@ def test_bytes_stored_are_those_that_linearize_hands_on():
     assert plan.before.kept * STEPS == stacked(plain, W) > 0
     assert plan.after.kept * STEPS == stacked(ours, W) > 0
     assert plan.after.kept == ROWS * HIDDEN * 8  # h, and nothing else
+
+
+def test_of_cheap_operations_only_what_the_products_gave_is_stored():
+    plan = rs.explain(norm_gru, NORM_GRU, H_0, XS)
+    assert plan.after.kept == ROWS * (3 + 3) * HIDDEN * 8  # of three gates x @ w, and h @ u without its mean
+    assert plan.before.kept > 4 * plan.after.kept
 
 
 def test_gradients_of_params_are_summed_by_plain_scan_only():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .again import Again
 from .algebra import CARRY, PARAMS
 from .depend import arrange, carry_kinds
 from .graph import Node, Value, in_order, is_literal
@@ -36,7 +37,7 @@ def places(s: Schedule) -> list[Place]:
             found.append(Place(where, Body(action).nodes(), True))
         elif isinstance(action, Node):
             outside.append(action)
-        elif isinstance(action, InParts):
+        elif isinstance(action, InParts | Again):
             outside.extend(action.nodes)
     found.append(Place(_between(done, len(loops)), outside))
     known = {n for place in found for n in place.nodes} | inside

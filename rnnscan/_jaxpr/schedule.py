@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from .again import Again, again
 from .algebra import CARRY, PARAMS, products
 from .depend import Arrangement, Counter, LoopPart, Step
 from .graph import Node, Value, in_order, is_literal
@@ -21,6 +22,7 @@ class Section:
     seqs: list[Value] = field(default_factory=list)
     cuts: list[Value] = field(default_factory=list)  # wanted at every step
     lasts: list[Value] = field(default_factory=list)  # wanted at the last step only
+    again: list[Again] = field(default_factory=list)  # what makes some of `seqs` once more for the derivative
     linearised: dict[Any, Any] = field(default_factory=dict)  # what `TangentStep.of` has made, by what moves
 
     @property
@@ -53,7 +55,7 @@ class Section:
 
 @dataclass
 class Schedule:
-    """`actions` in order: a `Node`, `InParts` or a delayed leaf's index to compute for all steps, or a `Section`."""
+    """`actions` in order: a `Section`, or for all steps a `Node`, `Again`, `InParts` or a delayed leaf's index."""
 
     step: Step
     kinds: list[Any]
@@ -90,13 +92,20 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
             section.part.nodes.update(narrow)
     _expand_inside(sections, level)
     made = _Demand(step, arrangement.kinds, level, sections)
+    at_end = [v for node in in_order([step.new_carry[i] for i in made.alone]) for v in node.inputs]
+    actions = in_parts(step.roots, made.actions, level)
+    sequences = [v for section in sections for v in section.seqs]
+    actions = again(actions, {*step.outputs, *step.new_carry, *at_end, *sequences}, level)
+    for section in sections:
+        makes = lambda a, seqs=section.seqs: isinstance(a, Again) and a.saves(seqs, step.inputs)
+        section.again = [a for a in actions if makes(a)]
     return Schedule(
         step,
         arrangement.kinds,
         level,
         arrangement.pinned,
         sections,
-        in_parts(step.roots, made.actions, level),
+        actions,
         [v for n in narrow for v in n.outputs],
         made.alone,
     )

@@ -49,6 +49,13 @@ class Body:
     def first_state(self, carry: Arrays) -> Arrays:
         return [*carry, *(jnp.zeros(v.shape, v.aval.dtype) for v in self.section.lasts)]
 
+    def seqs_again(self, seqs: Arrays, sources: list[list[Arrays]]) -> Arrays:
+        """The sequences, those that can be made from `sources` so."""
+        made: dict[Value, Any] = {}
+        for again, given in zip(self.section.again, sources, strict=True):
+            made.update(again.values(*given))
+        return [made.get(v, x) for v, x in zip(self.section.seqs, seqs, strict=True)]
+
     def nodes(self) -> list[Node]:
         s = self.section
         return [n for n in in_order(s.roots, lambda v: not s.inside(v)) if n in s.part.nodes]
@@ -93,7 +100,7 @@ class TangentStep:
         self.in_loop = [v for v in self.consts if v in self.moving and any(v in n.inputs for n in self.summed)]
         self.tap_values = [v for n in self.tapped for v in n.outputs if v.is_float]
         self._trace(body, consts, state, [x[0] for x in seqs], d_seqs)
-        self._sort()
+        self._sort(body.section)
 
     def _trace(self, body: Body, consts: Arrays, state: Arrays, x: Arrays, d_seqs: list[bool]) -> None:
         """Traces the step and its linearisation into one graph."""
@@ -170,7 +177,7 @@ class TangentStep:
     def _varies(self, value: Value) -> bool:
         return value not in self.consts and not is_literal(value)
 
-    def _sort(self) -> None:
+    def _sort(self, section: Section) -> None:
         """What the tangent loop reads at each step, what is summed up before it, and what the forward loop keeps."""
         linear, early = self.linear.linear, self.linear.early
         read = dict.fromkeys(self.d_outputs)
@@ -190,7 +197,9 @@ class TangentStep:
         self.shifted = {
             old: new for old, new in zip(self.state_inputs, self.new_state, strict=False) if new in self.cuts
         }
-        free = {*self.cuts, *self.shifted}
+        made = {v for again in section.again for v in again.outputs}
+        at_hand = [v for v, outer in zip(self.seq_inputs, section.seqs, strict=True) if outer in made]
+        free = {*self.cuts, *self.shifted, *at_hand}
         self.kept = [v for v in kept(needed, self.level, free) if v not in self.seq_inputs]
 
     def values(self, consts: Arrays, state: Arrays, x: Arrays) -> tuple[Arrays, tuple[Arrays, Arrays]]:

@@ -36,25 +36,26 @@ def plain_loop(body: Body, consts: Arrays, state: Arrays, seqs: Arrays, **how: A
 
 
 def loop_with_rule(
-    body: Body, consts: Arrays, turned: Arrays, state: Arrays, seqs: Arrays, **how: Any
+    body: Body, consts: Arrays, for_rule: tuple[Arrays, list[list[Arrays]]], state: Arrays, seqs: Arrays, **how: Any
 ) -> tuple[Arrays, Arrays]:
     """The same values as `plain_loop`, and the same derivatives, with those of the constants taken out of the loop.
 
-    `turned` are the transposes of the section's `matrices`; the rule alone reads them.
+    The rule alone reads `for_rule`: the transposes of the section's `matrices`, and what its `again` reads, from which
+    it makes sequences once more.
     """
 
     @jax.custom_jvp
-    def loop(consts: Arrays, turned: Arrays, state: Arrays, seqs: Arrays) -> tuple[Arrays, Arrays]:
-        del turned
+    def loop(consts: Arrays, for_rule: Any, state: Arrays, seqs: Arrays) -> tuple[Arrays, Arrays]:
+        del for_rule
         return plain_loop(body, consts, state, seqs, **how)
 
     loop.defjvp(partial(_rule, body, how), symbolic_zeros=True)
-    return loop(consts, turned, state, seqs)
+    return loop(consts, for_rule, state, seqs)
 
 
 def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
-    consts, turned, state, seqs = primals
-    d_consts, _, d_state, d_seqs = ([d if moves(d) else None for d in part] for part in tangents)
+    consts, (turned, sources), state, seqs = primals
+    d_consts, d_state, d_seqs = ([d if moves(d) else None for d in tangents[i]] for i in (0, 2, 3))
     step = TangentStep.of(
         body, (consts, state, seqs), [d is not None for d in d_consts], [d is not None for d in d_seqs]
     )
@@ -62,13 +63,14 @@ def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
     start = [_or_zeros(d, s) for d, s in zip(d_state, state, strict=True) if is_float(s)]
 
     def tangent(known: Any, d_consts: list[Any], start: Arrays, d_seqs: Arrays) -> tuple[Arrays, Arrays]:
-        fixed, over_time = step.known(how["reverse"], *known)
+        consts, turned, state, seqs, sources, *kept = known
+        fixed, over_time = step.known(how["reverse"], consts, turned, state, body.seqs_again(seqs, sources), *kept)
         taps = step.taps(d_consts, fixed, over_time, how["length"])
         sums = step.sum_early(d_seqs, taps, fixed, over_time)
         at = lambda d_state, x: step.tangents(fixed, d_consts, d_state, *x)
         return lax.scan(at, start, ([over_time[v] for v in step.per_step], sums), **how)
 
-    known = consts, turned, state, seqs, cuts, kept
+    known = consts, turned, state, seqs, sources, cuts, kept
     moving = [d for d in d_seqs if d is not None]
     d_final, d_cuts = jax.checkpoint(tangent, prevent_cse=False)(known, d_consts, start, moving)
     return (final, cuts), (_with_float0(d_final, final), _with_float0(d_cuts, cuts))

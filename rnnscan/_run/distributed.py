@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from .._jaxpr.again import Again
 from .._jaxpr.algebra import PARAMS
 from .._jaxpr.depend import Counter
 from .._jaxpr.graph import Node, Value, evaluate, in_order, is_literal, number
@@ -112,6 +113,8 @@ class Distributed:
                 columns = shared.columns.get(action.product) or _columns(action, fixed)
                 given = over_time[rows], fixed[matrix], None if bias is None else fixed[bias]
                 over_time.update(zip(action.outputs, product_in_parts(action.product, *given, columns), strict=True))
+            elif isinstance(action, Again):
+                action.run(fixed, over_time)
             else:
                 run_many(action, fixed, over_time)
         self._at_end(fixed, over_time, last, carry, new_carry)
@@ -128,7 +131,8 @@ class Distributed:
         how = {"length": length, "reverse": self.reverse, "unroll": self.unroll}
         if self.rule:
             transposes = [turned[v] if v in turned else fixed[v].T for v in section.matrices]
-            state, cuts = loop_with_rule(body, consts, transposes, state, seqs, **how)
+            sources = [a.arguments(fixed, over_time) for a in section.again]
+            state, cuts = loop_with_rule(body, consts, (transposes, sources), state, seqs, **how)
         else:
             state, cuts = plain_loop(body, consts, state, seqs, **how)
         over_time.update(zip(section.cuts, cuts, strict=True))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from .. import _tree
+from .._jaxpr.again import Again
 from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
 from .._jaxpr.depend import Step, arrange, carry_kinds
-from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
+from .._jaxpr.graph import Builder, Node, Value, apply, in_order, is_literal, number
 from .._jaxpr.parts import InParts
 from .._jaxpr.schedule import CHEAP, Schedule, schedule
 from .._jaxpr.trace import Traced
@@ -120,7 +121,7 @@ def piece_length(taken: Schedule, n_steps: int) -> int:
     it starts with takes the time of a step or two, so it has a few steps at least. A run that is small as a whole is
     one piece, which is less to compile.
     """
-    between = [v.bytes for action in taken.actions if isinstance(action, Node | InParts) for v in action.outputs]
+    between = [v.bytes for action in taken.actions for v in _made(action)]
     read = [sum(v.bytes for v in section.seqs if v.node.primitive is not None) for section in taken.sections]
     made = [_bytes([n for n in s.part.nodes if products(n) and n not in taken.pinned]) for s in taken.sections]
     bytes_a_step = max([1, *between, *read, *made])
@@ -133,6 +134,13 @@ def piece_length(taken: Schedule, n_steps: int) -> int:
     target = min(n_steps, max(_LEAST_STEPS, piece_bytes // bytes_a_step))
     near = [k for k in range(max(1, target // 2), 2 * target + 1) if n_steps % k == 0]
     return min(near, key=lambda k: abs(math.log(k / target))) if near else target
+
+
+def _made(action: Any) -> list[Value]:
+    """What an action other than a loop computes for all steps."""
+    if isinstance(action, Again):
+        return [v for node in action.nodes for v in node.outputs]
+    return list(action.outputs) if isinstance(action, Node | InParts) else []
 
 
 def _bytes(nodes: Iterable[Node]) -> int:
