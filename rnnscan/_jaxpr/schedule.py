@@ -199,9 +199,10 @@ class _Demand:
         self.alone = [i for i in alone if not isinstance(kinds[i], Counter)]
         self.at_end = [step.new_carry[i] for i in self.alone]
         self.wanted: set[Value] = set()
-        self._find_wanted([*step.outputs, *self._look_at_end()])
+        whole = [*step.outputs, *self._look_at_end()]
+        self._find_wanted(whole)
         self.actions: list[Any] = []
-        for target in [*sections, *step.outputs]:
+        for target in [*sections, *whole]:
             self._order(target)
 
     def _section_of(self, value: Value) -> Section | None:
