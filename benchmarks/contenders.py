@@ -127,14 +127,24 @@ def plain(problem: Problem, variant: str = "") -> Contender:
     return Contender(into, forward, lacks=lacks, variant=variant, note="lax.scan over the cell that rnnscan gets")
 
 
-def rnnscan(problem: Problem) -> Contender:
+def rnnscan(problem: Problem, variant: str = "") -> Contender:
     """`rs.scan` with its default, `optimize=True`."""
-    cell, carry, into = scanned(problem)
+    cell, carry, into = scanned(problem, variant)
 
     def forward(params: Any, xs: jax.Array) -> jax.Array:
         return rs.scan(cell, params, carry, xs, optimize=True)[1]
 
-    return Contender(into, forward, note="rs.scan(cell, params, carry, xs); GRU: double bias")
+    lacks = ("b_hn",) if variant == "gru, reset before" else ()
+    double = "; GRU: double bias" if not variant else ""
+    return Contender(into, forward, variant=variant, lacks=lacks, note=f"rs.scan(cell, params, carry, xs){double}")
+
+
+def rnnscan_variant(problem: Problem) -> Contender:
+    """rnnscan on the cell that Haiku has under the problem's name, where that is another: they are compared on that."""
+    variant = {"elman": "elman, relu", "gru": "gru, reset before"}.get(problem.cell)
+    if variant is None:
+        raise Absent("every peer computes this cell")
+    return rnnscan(problem, variant)
 
 
 def numbers(problem: Problem, contender: Contender, job: str, out: Any) -> dict[str, np.ndarray]:

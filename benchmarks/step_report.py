@@ -1,7 +1,8 @@
 """What a record of `step_time` says: ratios within its rounds, geometric means, the verdict on each target.
 
 A ratio is their seconds over ours, so above 1 is faster than they are, taken in each round; its median stands for a
-cell at a shape. The fastest JAX peer is the one with the smallest median there, and the ratio is against that one.
+cell at a shape. Who computes another cell under the same name is compared with rnnscan on that cell: Haiku's Elman is
+relu, its GRU resets before the product. The fastest JAX peer is the one that rnnscan is the least faster than.
 `step_tables` writes it down.
 """
 
@@ -58,16 +59,31 @@ def timed(block: dict[str, Any], name: str) -> bool:
 
 
 def fastest_peer(block: dict[str, Any]) -> str | None:
-    peers = [name for name in PEERS if timed(block, name)]
-    return min(peers, key=lambda name: block["contenders"][name]["seconds"]["median"], default=None)
+    ratios = {name: against(block, name)["median"] for name in PEERS if timed(block, name)}
+    found = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    return min(found, key=found.__getitem__, default=None)
 
 
 def against(block: dict[str, Any], name: str | None) -> dict[str, Any]:
-    """How many times faster than `name` rnnscan is: the spread of their seconds over ours, round by round."""
-    if name is None or not timed(block, name) or not timed(block, "rnnscan"):
+    """How many times faster than `name` rnnscan is on the same cell: their seconds over ours, round by round."""
+    if name is None or not timed(block, name):
         return timing.spread([])
-    theirs, ours = (block["contenders"][n]["samples"] for n in (name, "rnnscan"))
-    return timing.ratio(theirs, ours)
+    ours = "rnnscan-variant" if block["contenders"][name]["variant"] else "rnnscan"
+    if not timed(block, ours):
+        return timing.spread([])
+    return timing.ratio(*(block["contenders"][n]["samples"] for n in (name, ours)))
+
+
+def across_cells(record: dict[str, Any], job: str, dtype: str) -> float | None:
+    """The mean against the fastest JAX peer if everyone is compared with rnnscan on the problem's cell, whatever they
+    compute."""
+    found = []
+    for block in seven(blocks(record, job, dtype, LIBRARY)):
+        taken = [block["contenders"][name]["samples"] for name in PEERS if timed(block, name)]
+        if taken and timed(block, "rnnscan"):
+            ours = block["contenders"]["rnnscan"]["samples"]
+            found.append(min(timing.ratio(theirs, ours)["median"] for theirs in taken))
+    return geomean(found)
 
 
 def times_plain(block: dict[str, Any], quantity: str) -> dict[str, Any]:

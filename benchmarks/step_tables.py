@@ -10,6 +10,7 @@ from .step_report import (
     TARGETS,
     USERS,
     Verdict,
+    across_cells,
     against,
     blocks,
     fastest_peer,
@@ -24,9 +25,9 @@ from .step_report import (
 
 
 NAMES = {
-    "plain": "lax.scan", "rnnscan": "rnnscan", "linen": "Flax linen", "linen-optimized": "Flax linen, optimized",
-    "nnx": "Flax nnx", "haiku": "Haiku", "equinox": "Equinox", "keras": "Keras 3 on JAX",
-    "jax-rnn": "jax.experimental.rnn", "torch": "torch",
+    "plain": "lax.scan", "rnnscan": "rnnscan", "rnnscan-variant": "rnnscan, Haiku's cell", "linen": "Flax linen",
+    "linen-optimized": "Flax linen, optimized", "nnx": "Flax nnx", "haiku": "Haiku", "equinox": "Equinox",
+    "keras": "Keras 3 on JAX", "jax-rnn": "jax.experimental.rnn", "torch": "torch",
 }  # fmt: skip
 CELL_NAMES = {
     "elman": "Elman", "lstm": "LSTM", "gru": "GRU", "concat-lstm": "user's cell: TF-style concat LSTM",
@@ -190,10 +191,20 @@ def method(record: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def same_cells(record: dict[str, Any], dtype: str) -> str:
+    means = {job: number(across_cells(record, job, dtype)) for job in ("train", "forward")}
+    return (
+        "Peers are compared with rnnscan on the cell they compute. Haiku's Elman is relu, and its GRU resets before "
+        "the product. The fastest peer is the one that rnnscan is the least faster than. With rnnscan on tanh and on "
+        "the other GRU against these as well, the first column's geometric means would be "
+        f"{means['train']} for the training step and {means['forward']} forward."
+    )
+
+
 def markdown(record: dict[str, Any]) -> str:
     parts = ["# step_time", method(record)]
     for dtype in sorted({b["dtype"] for b in record["blocks"]}, reverse=True):
-        parts += [f"## Targets, {dtype}", verdict_table(record, dtype)]
+        parts += [f"## Targets, {dtype}", verdict_table(record, dtype), same_cells(record, dtype)]
         present = [c for c in LIBRARY + USERS if any(b["cell"] == c and b["dtype"] == dtype for b in record["blocks"])]
         for job, job_name in JOB_NAMES.items():
             shown = [cell for cell in present if blocks(record, job, dtype, (cell,))]

@@ -28,9 +28,9 @@ SHAPES = ("28,150,28,150", "100,32,64,128", "1000,8,64,128", "100,64,512,512", "
 SHAPES = (*SHAPES, "672,1,32,32", step_report.ADDED)
 CELLS = (*LIBRARY_CELLS, *USERS_CELLS)
 MAKERS: dict[str, Callable[[Problem], Contender]] = {
-    "plain": contenders.plain, "rnnscan": contenders.rnnscan, "linen": peers.linen,
-    "linen-optimized": peers.linen_optimized, "nnx": peers.nnx, "haiku": peers.haiku, "equinox": peers.equinox,
-    "keras": peers.keras, "jax-rnn": peers.jax_rnn, "torch": peers_torch.torch_layer,
+    "plain": contenders.plain, "rnnscan": contenders.rnnscan, "rnnscan-variant": contenders.rnnscan_variant,
+    "linen": peers.linen, "linen-optimized": peers.linen_optimized, "nnx": peers.nnx, "haiku": peers.haiku,
+    "equinox": peers.equinox, "keras": peers.keras, "jax-rnn": peers.jax_rnn, "torch": peers_torch.torch_layer,
 }  # fmt: skip
 OURS = ("plain", "rnnscan")  # the only ones that a user's cell has
 PACKAGES = ("jaxlib", "flax", "dm-haiku", "equinox", "keras", "torch")

@@ -151,6 +151,16 @@ def test_ratios_are_paired_and_taken_against_the_peer_that_is_fastest_by_its_med
     assert step_report.geomean([2.0, None, 8.0]) == pytest.approx(4.0) and step_report.geomean([]) is None
 
 
+def test_who_computes_another_cell_is_compared_with_rnnscan_on_that_cell():
+    relu = block("elman", (9, 1, 2, 3), plain=[4.0], rnnscan=[2.0], rnnscan_variant=[1.0], nnx=[2.5], haiku=[1.5])
+    relu["contenders"]["haiku"]["variant"] = relu["contenders"]["rnnscan-variant"]["variant"] = "elman, relu"
+    assert step_report.against(relu, "haiku")["median"] == 1.5 and step_report.against(relu, "nnx")["median"] == 1.25
+    assert step_report.fastest_peer(relu) == "nnx"
+    assert step_report.across_cells(record(relu), "train", "float32") == pytest.approx(0.75)
+    relu["failed"]["rnnscan-variant"] = "far away"
+    assert step_report.against(relu, "haiku")["n"] == 0 and step_report.fastest_peer(relu) == "nnx"
+
+
 def test_verdicts_are_the_targets_of_the_table():
     found = {(v.target.name, v.column): v for v in step_report.verdicts(record(LSTM, GRU, ADDED, USERS))}
     value = lambda name, column: found[name, column].value
