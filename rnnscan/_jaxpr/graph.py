@@ -244,6 +244,21 @@ def in_order(values: Iterable[Value], stop: Callable[[Value], bool] = lambda val
     return list(found)
 
 
+Readers = dict[Value, list[Node | None]]
+
+
+def readers(values: Iterable[Value]) -> Readers:
+    """The nodes that read each value on the way to `values`; None for each of these, which somebody outside reads."""
+    values = list(values)
+    found: Readers = {v: [None] for v in values}
+    for node in in_order(values):
+        for v in dict.fromkeys(node.inputs):
+            found.setdefault(v, []).append(node)
+        for v in node.outputs:
+            found.setdefault(v, [])
+    return found
+
+
 def evaluate(
     values: Sequence[Value], env: dict[Value, Any], run: Callable[[Node, list[Any]], list[Any]] = apply
 ) -> list[Any]:

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from .algebra import PARAMS, cut_axis, rows_by_matrix
-from .graph import Node, Value, in_order
+from .graph import Node, Readers, Value
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,24 @@ class InParts:
         return self.product.inputs if self.bias is None else (*self.product.inputs, self.bias)
 
 
-def in_parts(roots: tuple[Value, ...], actions: list[Any], level: dict[Value, int]) -> list[Any]:
+def in_parts(actions: list[Any], read_by: Readers, level: dict[Value, int]) -> list[Any]:
     """The actions with those put together that make `InParts`."""
     at_once = {a for a in actions if isinstance(a, Node)}
-    readers: dict[Value, list[Node | None]] = {v: [None] for v in roots}
-    for node in in_order(roots):
-        for v in node.inputs:
-            readers.setdefault(v, []).append(node)
     found: dict[Node, InParts] = {}
     gone: set[Node] = set()
     for product in at_once:
         if not rows_by_matrix(product) or not level[product.inputs[1]] == PARAMS < level[product.inputs[0]]:
             continue
         value, bias, nodes = product.outputs[0], None, [product]
-        match readers[value]:
+        match read_by[value]:
             case [Node(name="add") as add] if add in at_once:
                 bias = next((v for v in add.inputs if _is_row(v, value) and level[v] == PARAMS), None)
                 if bias is not None:
                     value, nodes = add.outputs[0], [product, add]
-        cuts = [(*ends, v, n) for n in readers[value] for ends, v in _columns(n) if n in at_once]
+        cuts = [(*ends, v, n) for n in read_by[value] for ends, v in columns_of(n) if n in at_once]
         cuts.sort(key=lambda cut: cut[0])
         starts, ends = [a for a, *_ in cuts], [0, *(b for _, b, *_ in cuts)]
-        if len({n for *_, n in cuts}) == len(readers[value]) and [*starts, value.shape[-1]] == ends and len(cuts) > 1:
+        if len({n for *_, n in cuts}) == len(read_by[value]) and [*starts, value.shape[-1]] == ends and len(cuts) > 1:
             nodes += dict.fromkeys(n for *_, n in cuts)
             found[product] = InParts(product, bias, [(a, b) for a, b, *_ in cuts], [v for _, _, v, _ in cuts], nodes)
             gone.update(nodes)
@@ -60,7 +56,7 @@ def _is_row(value: Value, of: Value) -> bool:
     return value.shape == (*(1,) * (len(of.shape) - 1), of.shape[-1])
 
 
-def _columns(node: Node | None) -> list[tuple[tuple[int, int], Value]]:
+def columns_of(node: Node | None) -> list[tuple[tuple[int, int], Value]]:
     """Which columns of its input each output of a `split` or a `slice` is; none for anything else."""
     if node is None or cut_axis(node) != len(node.inputs[0].shape) - 1:
         return []

@@ -6,7 +6,8 @@ from typing import Any
 from .again import Again, again
 from .algebra import CARRY, PARAMS, products
 from .depend import Arrangement, Counter, LoopPart, Step
-from .graph import Node, Value, in_order, is_literal
+from .graph import Node, Value, in_order, is_literal, readers
+from .joined import Joined, joined
 from .parts import in_parts
 
 
@@ -23,6 +24,7 @@ class Section:
     cuts: list[Value] = field(default_factory=list)  # wanted at every step
     lasts: list[Value] = field(default_factory=list)  # wanted at the last step only
     again: list[Again] = field(default_factory=list)  # what makes some of `seqs` once more for the derivative
+    joined: Joined | None = None  # how its product takes one of the inputs in, where no derivative is asked for
     linearised: dict[Any, Any] = field(default_factory=dict)  # what `TangentStep.of` has made, by what moves
 
     @property
@@ -93,12 +95,14 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
     _expand_inside(sections, level)
     made = _Demand(step, arrangement.kinds, level, sections)
     at_end = [v for node in in_order([step.new_carry[i] for i in made.alone]) for v in node.inputs]
-    actions = in_parts(step.roots, made.actions, level)
+    read_by = readers(step.roots)
+    actions = in_parts(made.actions, read_by, level)
     sequences = [v for section in sections for v in section.seqs]
     actions = again(actions, {*step.outputs, *step.new_carry, *at_end, *sequences}, level)
     for section in sections:
         makes = lambda a, seqs=section.seqs: isinstance(a, Again) and a.saves(seqs, step.inputs)
         section.again = [a for a in actions if makes(a)]
+        section.joined = joined(section.part.nodes, actions, read_by, level)
     return Schedule(
         step,
         arrangement.kinds,
@@ -131,11 +135,7 @@ def _section(part: LoopPart, step: Step) -> Section:
 def _keep_small_inside(step: Step, sections: list[Section]) -> None:
     """Cheap operations behind a loop join it where that leaves less to store: `h * gate` instead of h and the gate."""
     every_step = set(step.outputs)
-    readers: dict[Value, list[Node]] = {}
-    order = in_order(step.roots)
-    for node in order:
-        for v in dict.fromkeys(node.inputs):
-            readers.setdefault(v, []).append(node)
+    order, read_by = in_order(step.roots), readers(step.roots)
     wanted = {n for n in in_order(step.outputs)}
     for section in sections:
         for node in order:
@@ -150,7 +150,7 @@ def _keep_small_inside(step: Step, sections: list[Section]) -> None:
                 continue
             only_here = [
                 v for v in dict.fromkeys(ours)
-                if v not in every_step and all(r is node or r in section.part.nodes for r in readers[v])
+                if v not in every_step and all(r is node or r in section.part.nodes for r in read_by[v])
             ]  # fmt: skip
             if sum(v.bytes for v in node.outputs) <= sum(v.bytes for v in only_here):
                 section.part.nodes.add(node)

@@ -19,7 +19,7 @@ all steps at once, when the backward pass comes to them: that is what `jax.check
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,27 +35,38 @@ def plain_loop(body: Body, consts: Arrays, state: Arrays, seqs: Arrays, **how: A
     return lax.scan(lambda state, x: body(consts, state, x), state, seqs, **how)
 
 
-def loop_with_rule(
-    body: Body, consts: Arrays, for_rule: tuple[Arrays, list[list[Arrays]]], state: Arrays, seqs: Arrays, **how: Any
-) -> tuple[Arrays, Arrays]:
-    """The same values as `plain_loop`, and the same derivatives, with those of the constants taken out of the loop.
+class Given(NamedTuple):
+    """What a loop reads. `turned`, the transposes of its matrices, and `sources`, what `Again` makes some sequences
+    from, serve the rule alone; `rows` and `once`, for `Joined`, the loop without derivatives alone."""
 
-    The rule alone reads `for_rule`: the transposes of the section's `matrices`, and what its `again` reads, from which
-    it makes sequences once more.
-    """
+    consts: Arrays
+    state: Arrays
+    seqs: Arrays
+    turned: Arrays
+    sources: list[list[Arrays]]
+    rows: Any = None
+    once: Any = None
+
+
+def loop_with_rule(body: Body, given: Given, **how: Any) -> tuple[Arrays, Arrays]:
+    """The same values as `plain_loop`, and the same derivatives, with those of the constants taken out of the loop."""
 
     @jax.custom_jvp
-    def loop(consts: Arrays, for_rule: Any, state: Arrays, seqs: Arrays) -> tuple[Arrays, Arrays]:
-        del for_rule
-        return plain_loop(body, consts, state, seqs, **how)
+    def loop(given: Given) -> tuple[Arrays, Arrays]:
+        joined = body.section.joined
+        if joined is None or given.rows is None:
+            return plain_loop(body, given.consts, given.state, given.seqs, **how)
+        rest = [x for v, x in zip(body.section.seqs, given.seqs, strict=True) if v not in joined.inputs.outputs]
+        step = lambda state, x: body.joined(given.consts, given.once, state, *x)
+        return lax.scan(step, given.state, (given.rows, rest), **how)
 
     loop.defjvp(partial(_rule, body, how), symbolic_zeros=True)
-    return loop(consts, for_rule, state, seqs)
+    return loop(given)
 
 
-def _rule(body: Body, how: dict[str, Any], primals: Any, tangents: Any) -> Any:
-    consts, (turned, sources), state, seqs = primals
-    d_consts, d_state, d_seqs = ([d if moves(d) else None for d in tangents[i]] for i in (0, 2, 3))
+def _rule(body: Body, how: dict[str, Any], primals: tuple[Given], tangents: tuple[Given]) -> Any:
+    consts, state, seqs, turned, sources, *_ = primals[0]
+    d_consts, d_state, d_seqs = ([d if moves(d) else None for d in part] for part in tangents[0][:3])
     step = TangentStep.of(
         body, (consts, state, seqs), [d is not None for d in d_consts], [d is not None for d in d_seqs]
     )

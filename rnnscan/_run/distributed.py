@@ -15,11 +15,12 @@ from .._jaxpr.again import Again
 from .._jaxpr.algebra import PARAMS
 from .._jaxpr.depend import Counter
 from .._jaxpr.graph import Node, Value, evaluate, in_order, is_literal, number
+from .._jaxpr.joined import Joined
 from .._jaxpr.many import one_step_late, product_in_parts, run_many
 from .._jaxpr.parts import InParts
 from .._jaxpr.schedule import Schedule, Section
 from .._jaxpr.tangent import Body
-from .._rewrite.weight_grads import loop_with_rule, plain_loop
+from .._rewrite.weight_grads import Given, loop_with_rule, plain_loop
 
 
 Arrays = list[Any]
@@ -31,6 +32,7 @@ class _Shared(NamedTuple):
     fixed: dict[Value, Any]
     turned: dict[Value, Any]  # matrices' transposes
     columns: dict[Node, list[tuple[Any, Any]]]  # matrices and biases cut into columns
+    once: dict[Joined, Arrays]  # matrices for products with the carry and inputs in one
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Distributed:
         turned = {v: fixed[v].T for s in self.schedule.sections for v in s.matrices if v in fixed}
         in_parts = [a for a in self.schedule.actions if isinstance(a, InParts)]
         columns = {a.product: _columns(a, fixed) for a in in_parts if a.product.inputs[1] in fixed}
-        shared = _Shared(fixed, turned, columns)
+        joins = [s.joined for s in self.schedule.sections if s.joined is not None]
+        once = {j: j.once(fixed) for j in joins if all(v in fixed for v in j.constants)}
+        shared = _Shared(fixed, turned, columns, once)
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
             return self._piece(shared, carry, inputs, k)
@@ -102,7 +106,7 @@ class Distributed:
                 over_time[s.step.carry[i]], new_carry[i] = self._count(carry[i], kind.by, length)
         for action in s.actions:
             if isinstance(action, Section):
-                new = self._loop(action, fixed, shared.turned, over_time, last, carry, length)
+                new = self._loop(action, shared, fixed, over_time, last, carry, length)
                 for i, leaf in zip(action.part.leaves, new, strict=True):
                     new_carry[i] = leaf
             elif isinstance(action, int):
@@ -121,7 +125,7 @@ class Distributed:
         return new_carry, [self._spread(v, fixed, over_time, length) for v in s.step.outputs]
 
     def _loop(
-        self, section: Section, fixed: dict[Value, Any], turned: dict[Value, Any], over_time: dict[Value, Any],
+        self, section: Section, shared: _Shared, fixed: dict[Value, Any], over_time: dict[Value, Any],
         last: dict[Value, Any], carry: Arrays, length: int,
     ) -> Arrays:  # fmt: skip
         """Runs one loop; its values for every step go to `over_time`, those of the last step to `last`."""
@@ -130,9 +134,13 @@ class Distributed:
         state = body.first_state([carry[i] for i in section.part.leaves])
         how = {"length": length, "reverse": self.reverse, "unroll": self.unroll}
         if self.rule:
-            transposes = [turned[v] if v in turned else fixed[v].T for v in section.matrices]
+            transposes = [shared.turned[v] if v in shared.turned else fixed[v].T for v in section.matrices]
             sources = [a.arguments(fixed, over_time) for a in section.again]
-            state, cuts = loop_with_rule(body, consts, (transposes, sources), state, seqs, **how)
+            given = Given(consts, state, seqs, transposes, sources)
+            if section.joined is not None and section.joined in shared.once:
+                rows = over_time[section.joined.inputs.product.inputs[0]]
+                given = given._replace(rows=rows, once=shared.once[section.joined])
+            state, cuts = loop_with_rule(body, given, **how)
         else:
             state, cuts = plain_loop(body, consts, state, seqs, **how)
         over_time.update(zip(section.cuts, cuts, strict=True))
