@@ -130,18 +130,19 @@ def layer(n_steps: int, rows: int, in_size: int, hidden: int) -> Ways:
 
         return lax.scan(step, start, xs)[1]
 
-    def joined(xs: Any, w: Any, u: Any) -> Any:
+    def joined(xs: Any, w: Any, u: Any, b: Any) -> Any:
         both = jnp.concatenate([w, u])
-        return run(lambda x, h: parts(jnp.concatenate([x, h], -1) @ both), xs)
+        return run(lambda x, h: parts(jnp.concatenate([x, h], -1) @ both + b), xs)
 
-    later = lambda u: lambda x, h: [a + b for a, b in zip(x, parts(h @ u), strict=True)]
+    later = lambda u, b: lambda x, h: [a + b for a, b in zip(x, parts(h @ u + b), strict=True)]
     ways = {
-        "in the loop": lambda xs, w, u: run(lambda x, h: parts(x @ w + h @ u), xs),
+        "in the loop": lambda xs, w, u, b: run(lambda x, h: parts(x @ w + h @ u + b), xs),
         "[x, h] in the loop": joined,
-        "before, then cut": lambda xs, w, u: run(later(u), parts(flat(xs, w))),
-        "before, gate by gate": lambda xs, w, u: run(later(u), [flat(xs, part) for part in parts(w)]),
+        "[x, h], no bias": lambda xs, w, u, b: joined(xs, w, u, 0),
+        "before, then cut": lambda xs, w, u, b: run(later(u, b), parts(flat(xs, w))),
+        "before, gate by gate": lambda xs, w, u, b: run(later(u, b), [flat(xs, part) for part in parts(w)]),
     }
-    return {name: (way, (xs, w, u)) for name, way in ways.items()}
+    return {name: (way, (xs, w, u, _normal(3, GATES * hidden))) for name, way in ways.items()}
 
 
 def _normal(seed: int, *shape: int) -> jax.Array:

@@ -49,7 +49,7 @@ class Joined:
         return [out + bias[0] if bias else out]
 
 
-def joined(nodes: set[Node], actions: list[Any], read_by: Readers, level: dict[Value, int]) -> Joined | None:
+def joined(nodes: list[Node], actions: list[Any], read_by: Readers, level: dict[Value, int]) -> Joined | None:
     """What of a loop's `nodes` can be joined with one of the actions; None where nothing can, or rows are few."""
     products = [n for n in nodes if rows_by_matrix(n) and level[n.inputs[1]] == PARAMS < level[n.inputs[0]]]
     for product in products:

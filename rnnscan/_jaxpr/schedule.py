@@ -102,7 +102,8 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
     for section in sections:
         makes = lambda a, seqs=section.seqs: isinstance(a, Again) and a.saves(seqs, step.inputs)
         section.again = [a for a in actions if makes(a)]
-        section.joined = joined(section.part.nodes, actions, read_by, level)
+        nodes = [n for n in in_order(step.roots) if n in section.part.nodes]
+        section.joined = joined(nodes, actions, read_by, level)
     return Schedule(
         step,
         arrangement.kinds,
