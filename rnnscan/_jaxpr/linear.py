@@ -6,7 +6,8 @@ operand; sums are kept where a product of coefficients would make more of them (
 Derivatives", ch. 9: elimination of the vertices of a linearised graph). What is left is what must be stored.
 
 What a tangent loop reads as a sequence, its transpose writes as one. So tangents that meet in a sum before they meet
-the carry's are added up before the loop, and those of gates join before the product's result is split.
+the carry's are added up before the loop, and those of gates join before the product's result is split. Where some come
+in behind the split only, as in a GRU, all go through it and through the coefficients before the loop, as one sequence.
 """
 
 import math
@@ -33,9 +34,12 @@ class Linear:
         read: Sequence[Value],
         build: Builder,
         turned: Mapping[Value, Value] | None = None,
+        apart: bool = False,
     ):
         self.build = build
         self.turned = turned or {}  # matrices whose transposes are at hand
+        self.apart = apart  # whether what is known early passes splits and coefficients by itself
+        self._behind: set[Value] = set()  # what is made of parts of a split
         self.linear = {*carried, *read}
         self.early = set(read)  # linear, and made of no carried tangent
         self._sums: dict[Value, Terms] = {v: [(None, v)] for v in (*carried, *read)}
@@ -46,6 +50,8 @@ class Linear:
         for node in in_order(outputs, lambda v: v in old):
             if not any(v in self._sums for v in node.inputs):
                 continue
+            if self._split_apart(node):
+                continue
             terms = self._terms(node)
             if terms is not None:
                 self._sums[node.outputs[0]] = terms
@@ -55,6 +61,27 @@ class Linear:
             self._sums.update((v, [(None, new)]) for v, new in zip(node.outputs, made, strict=True))
         outputs = [self._one(v) if v in self._sums else v for v in outputs]
         return self._join_before_splits(outputs)
+
+    def sequences(self, outputs: Sequence[Value]) -> list[Value]:
+        """What is known early and goes into `outputs`: what a loop reads."""
+        found = dict.fromkeys(outputs)
+        for node in in_order(outputs, lambda v: v in self.early or v not in self.linear):
+            found.update(dict.fromkeys(node.inputs))
+        return [v for v in found if v in self.early]
+
+    def _split_apart(self, node: Node) -> bool:
+        """Splits what is known early and the rest each by itself."""
+        if not self.apart or node.name != "split":
+            return False
+        groups = self._early_and_late(self._sums[node.inputs[0]])
+        if not all(groups):
+            return False
+        made = [self._keep(node, (self._total(group),)).outputs for group in groups]
+        self._sums.update((v, [(None, a), (None, b)]) for v, a, b in zip(node.outputs, *made, strict=True))
+        return True
+
+    def _early_and_late(self, terms: Terms) -> tuple[Terms, Terms]:
+        return [t for t in terms if t[1] in self.early], [t for t in terms if t[1] not in self.early]
 
     def _keep(self, node: Node, inputs: tuple[Value, ...]) -> Node:
         made = self.build.keep(node.primitive, inputs, node.params, node.avals, node.context, node.effects)
@@ -104,20 +131,32 @@ class Linear:
         return None
 
     def _few(self, value: Value) -> Terms:
-        """One term: a sum is made a value of its own, so that a factor of it does not multiply all its coefficients."""
-        if len(self._sums[value]) > 1:
-            self._one(value)
+        """One term: a sum is made a value of its own, so that a factor of it does not multiply all its coefficients;
+        two where what is known early goes by itself."""
+        early, late = self._early_and_late(self._sums[value])
+        behind = any(v.node.name == "split" or v in self._behind for _, v in late)
+        if self.apart and behind and early:
+            one_each: list[Terms] = [g if len(g) == 1 else [(None, self._total(g))] for g in (early, late)]
+            self._sums[value], late = [*one_each[0], *one_each[1]], one_each[1]
+        elif len(early) + len(late) > 1:
+            late = [(None, self._one(value))]
+        if behind:
+            self._behind.update(v for _, v in late)
         return self._sums[value]
 
     def _one(self, value: Value) -> Value:
-        """The sum of its terms as one value of the graph: first what is known early, then parts of a split."""
+        total = self._total(self._sums[value])
+        self._sums[value] = [(None, total)]
+        return total
+
+    def _total(self, terms: Terms) -> Value:
+        """The sum of terms as one value of the graph: first what is known early, then parts of a split."""
         total = None
         rank = lambda term: 0 if term[1] in self.early else 1 if term[1].node.name == "split" else 2
-        for coefficient, v in sorted(self._sums[value], key=rank):
+        for coefficient, v in sorted(terms, key=rank):
             term = v if coefficient is None else self._make(lax.mul, v, coefficient)[0]
             total = term if total is None else self._make(lax.add, total, term)[0]
         assert total is not None
-        self._sums[value] = [(None, total)]
         return total
 
     def _make(self, function: Callable[..., Any], *inputs: Value) -> list[Value]:
@@ -190,6 +229,17 @@ class Linear:
 
     def _zeros(self, like: Value) -> Value:
         return self.build(lambda: jnp.zeros(like.shape, like.aval.dtype))
+
+
+def collapsed(make: Callable[[bool], Linear], outputs: Sequence[Value]) -> tuple[Linear, list[Value]]:
+    """The outputs in the form that reads the fewest sequences; `make(apart)` starts one of the two."""
+    joined, apart = make(False), make(True)
+    found = joined.collapse(outputs)
+    if len(joined.sequences(found)) > 1:
+        other = apart.collapse(outputs)
+        if len(apart.sequences(other)) < len(joined.sequences(found)):
+            return apart, other
+    return joined, found
 
 
 def _is_constant(value: Value) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from .algebra import CARRY, INPUTS, PARAMS, depends_on
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
 from .keep import kept
-from .linear import Linear
+from .linear import Linear, collapsed
 from .many import apply_many, evaluate_many, one_step_late
 from .schedule import Section
 
@@ -142,8 +143,8 @@ class TangentStep:
         self.turned_inputs = new_inputs(jax.ShapeDtypeStruct(v.shape[::-1], v.aval.dtype) for v in matrices)
         self.level |= dict.fromkeys(self.turned_inputs, PARAMS)
         turned = dict(zip(matrices, self.turned_inputs, strict=True))
-        self.linear = Linear([*self.d_state, *self.d_own], self.d_read, build, turned)
-        self.d_outputs = self.linear.collapse(build.graph(linear, given, coefficients))
+        start = partial(Linear, [*self.d_state, *self.d_own], self.d_read, build, turned)
+        self.linear, self.d_outputs = collapsed(start, build.graph(linear, given, coefficients))
 
     def _as_function(
         self, body: Body, consts: Arrays, state: Arrays, x: Arrays, d_seqs: list[bool]
@@ -190,7 +191,7 @@ class TangentStep:
         read = dict.fromkeys(self.d_outputs)
         for node in in_order(self.d_outputs, lambda v: v in early or v not in linear):
             read.update(dict.fromkeys(node.inputs))
-        self.sums = [v for v in read if v in early]
+        self.sums = self.linear.sequences(self.d_outputs)
         needed = {v: None for v in read if v not in linear and not is_literal(v)}
         self.per_step = [v for v in needed if depends_on(v, self.level) > PARAMS]
         for node in in_order(self.sums, lambda v: v not in linear):
