@@ -218,7 +218,7 @@ def write(record: dict[str, Any], path: Path) -> None:
 def merged(paths: list[Path]) -> dict[str, Any]:
     """The last file's record with the blocks of all: a block that two files have is the later file's, whole."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    record = records[-1] | {"merged": [f"{r['date']}, load {r['load']['before']}" for r in records]}
+    record = records[-1] | {"merged": [f"{', '.join(r['settings']['jobs'])} ({r['date']})" for r in records]}
     for part, names in (("blocks", ("cell", "shape", "dtype", "job")), ("floors", ("cell", "shape", "dtype"))):
         items = [item for r in records for item in r[part]]
         record[part] = list({tuple(str(item[name]) for name in names): item for item in items}.values())
