@@ -174,13 +174,16 @@ def method(record: dict[str, Any]) -> str:
         f"{p} {machine[p]}" for p in ("jax", "jaxlib", "flax", "dm-haiku", "equinox", "keras", "torch")
     )
     runs = record.get("merged", [])
-    several = f" Of {len(runs)} runs, {'; '.join(runs)}: a block that several have is the last one's." if runs else ""
+    remarks = [record["note"].capitalize()] if record["note"] else []
+    if runs:
+        remarks.append(f"Of {len(runs)} runs, {'; '.join(runs)}: of a block that several have, the last")
+    remarked = " ".join(f"{remark}." for remark in remarks)
     said = "; ".join(f"{count} of {job}, at least {least}" for job, (count, least) in fewer(record).items()) or "none"
     return "\n\n".join([
         f"{machine['processor']}, {machine['device']}, {settings['threads']} threads; Python {machine['python']}; "
         f"{packages}; XLA flags: {machine['xla_flags'] or 'none'}; OMP_WAIT_POLICY: "
         f"{machine['omp_wait_policy'] or 'not set'}; {record['date']}; load average "
-        f"{record['load']['before']} before, {record['load']['after']} after. {record['note']}{several}",
+        f"{record['load']['before']} before, {record['load']['after']} after. {remarked}",
         "Value and gradient of `mean(ys**2)` with respect to params (and to xs: dx). All contenders of a block (a cell "
         "at a shape) run in turn, in an order shuffled for each round; a ratio is taken within each round, and its "
         f"median and [quartiles] are shown. {settings['rounds']} rounds after two calls of warm-up; blocks with fewer "
