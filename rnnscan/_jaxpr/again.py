@@ -35,9 +35,9 @@ class Again:
 
     def values(self, moving: list[Any], still: list[Any]) -> dict[Value, Any]:
         """What the operations give, for all steps."""
-        over_time = dict(zip(self.moving, moving, strict=True))
+        fixed, over_time = dict(zip(self.still, still, strict=True)), dict(zip(self.moving, moving, strict=True))
         for node in self.nodes:
-            run_many(node, dict(zip(self.still, still, strict=True)), over_time)
+            run_many(node, fixed, over_time)
         return {v: over_time[v] for v in self.outputs}
 
     def run(self, fixed: dict[Value, Any], over_time: dict[Value, Any]) -> None:
