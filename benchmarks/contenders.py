@@ -26,6 +26,7 @@ VARIANTS = {  # what a peer computes where that is not the library cell of that 
     "elman, relu": lambda n_in, n: rs.cells.Elman(n_in, n, activation="relu"),
     "gru, reset before": lambda n_in, n: rs.cells.GRU(n_in, n, reset_after=False),
 }
+OF_HAIKU = {"elman": "elman, relu", "gru": "gru, reset before"}  # its variant of each cell that is not the problem's
 JOBS = ("train", "train_dx", "forward")
 
 # Largest distance of a loss, an output or a gradient from plain lax.scan's, over the latter's norm. float32: sums of
@@ -141,10 +142,9 @@ def rnnscan(problem: Problem, variant: str = "") -> Contender:
 
 def rnnscan_variant(problem: Problem) -> Contender:
     """rnnscan on the cell that Haiku has under the problem's name, where that is another: they are compared on that."""
-    variant = {"elman": "elman, relu", "gru": "gru, reset before"}.get(problem.cell)
-    if variant is None:
+    if problem.cell not in OF_HAIKU:
         raise Absent("every peer computes this cell")
-    return rnnscan(problem, variant)
+    return rnnscan(problem, OF_HAIKU[problem.cell])
 
 
 def numbers(problem: Problem, contender: Contender, job: str, out: Any) -> dict[str, np.ndarray]:

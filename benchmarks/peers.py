@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .contenders import Absent, Contender, Problem, Weights
+from .contenders import OF_HAIKU, Absent, Contender, Problem, Weights
 
 
 def blocks(array: jax.Array, order: tuple[int, ...], axis: int = -1) -> jax.Array:
@@ -99,7 +99,7 @@ def haiku(problem: Problem) -> Contender:
         return {"gru": {name: signs * blocks(leaf, (1, 0, 2)) for name, leaf in own.items()}}
 
     run = hk.without_apply_rng(hk.transform(unrolled)).apply
-    variant = {"elman": "elman, relu", "lstm": "", "gru": "gru, reset before"}[problem.cell]
+    variant = OF_HAIKU.get(problem.cell, "")
     lacks = ("b_hn",) if problem.cell == "gru" else ()
     name = {"elman": "VanillaRNN(double_bias=False)", "lstm": "LSTM", "gru": "GRU"}[problem.cell]
     return Contender(into, run, variant=variant, lacks=lacks, note=f"hk.dynamic_unroll of hk.{name}")
