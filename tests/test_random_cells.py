@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
+from rnnscan._jaxpr import keep
 from rnnscan._options import REWRITES
 from tests.helpers import assert_close, compile_quickly
 from tests.random_cells import OPERATIONS, random_cell
@@ -54,7 +55,10 @@ def equals_the_plain_loop(seed, number):
     for order in ORDERS:
         drawn = draw_options(cell, numbers)
         print(f"{order}, options {drawn}")
-        check(cell, order, numbers, **drawn)
+        with pytest.MonkeyPatch.context() as patch:
+            if order != ORDERS[0]:  # as if its products were large: for the derivative, a small step keeps other values
+                patch.setattr(keep, "SMALL_STEP", 0)
+            check(cell, order, numbers, **drawn)
 
 
 def draw_options(cell, numbers):

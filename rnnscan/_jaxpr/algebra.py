@@ -160,7 +160,7 @@ def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder)
             value not in whole
             and node.name in ELEMENTWISE
             and depends_on(value, level) == CARRY
-            and any(depends_on(v, level) < CARRY and v.shape == value.shape for v in node.inputs)
+            and any(depends_on(v, level) == INPUTS and v.shape == value.shape for v in node.inputs)
         )
 
     @cache

@@ -2,15 +2,17 @@
 
 A minimum cut: between what a step starts from and what its derivative reads lie the operations; cutting a value means
 keeping it, at the price of its bytes. Values that are kept anyway cost nothing, and products are not computed again, so
-their results (or something behind them) are cut. Among cheapest cuts the one nearest to the derivative is taken, which
-leaves least to compute. PyTorch's compiler partitions graphs this way; see also Griewank & Walther, ch. 12.
+their results (or something behind them) are cut, unless the step is a small one. Among cheapest cuts the one nearest to
+the derivative is taken, which leaves least to compute. PyTorch's compiler partitions graphs this way; see also Griewank
+& Walther, ch. 12.
 """
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from .algebra import ELEMENTWISE, PARAMS
+from .algebra import ELEMENTWISE, PARAMS, products
 from .graph import Node, Value, in_order, is_literal
 
 
@@ -19,23 +21,64 @@ _AGAIN = ELEMENTWISE | frozenset(
     reduce_max reduce_min reduce_or reduce_prod reduce_sum reshape rev slice split squeeze transpose pvary""".split()
 )
 
+SMALL_STEP = 1 << 16  # floating-point operations
+
 
 def can_run_again(node: Node) -> bool:
     """Whether an operation is cheap beside a product, and the same the second time."""
     return node.name in _AGAIN and not node.effects
 
 
-def kept(needed: Iterable[Value], level: dict[Value, int], free: set[Value]) -> list[Value]:
-    """The values to keep, of those that change from step to step; `free` ones are at hand in any case."""
+@dataclass(frozen=True)
+class LoopStep:
+    """What decides over what a loop keeps."""
+
+    level: dict[Value, int]
+    seqs: list[Value]  # what it reads at each step
+    before: dict[Value, Value]  # the state after a step, by the state before it
+    at_hand: list[Value]  # after the loop, for all steps
+    small: bool  # whether starting operations takes longer than its products
+
+    def earlier(self, at_hand: Iterable[Value]) -> dict[Value, Value]:
+        """By the states that are at hand one step late, what they are late."""
+        done = set(at_hand)
+        return {old: new for old, new in self.before.items() if new in done}
+
+
+def is_small(nodes: Iterable[Node]) -> bool:
+    """Whether the products of one step take less time than starting a few operations does."""
+    return sum(map(products, nodes)) <= SMALL_STEP
+
+
+def what_to_keep(needed: Iterable[Value], step: LoopStep) -> tuple[list[Value], dict[Value, Value]]:
+    """The values to keep, and `LoopStep.earlier` with these.
+
+    A small step should do little: its products run again, for all steps at once, and of a state what comes out is kept
+    rather than what goes in, which the loop would have to copy (`benchmarks/NOTES.md`, 14).
+    """
+    changes = [v for v in needed if step.level[v] > PARAMS]
+    at_hand = dict.fromkeys(step.at_hand)
+    found = _cheapest(changes, step, at_hand)
+    if step.small:
+        later = [step.before[v] for v in found if v in step.before]
+        at_hand |= dict.fromkeys(v for v in later if step.level[v] > PARAMS)
+        found = _cheapest(changes, step, at_hand)
+    kept = [*(v for v in at_hand if v not in step.at_hand), *found]
+    return [v for v in kept if v not in step.seqs], step.earlier(at_hand)
+
+
+def _cheapest(needed: list[Value], step: LoopStep, at_hand: Iterable[Value]) -> list[Value]:
+    """The cheapest values to keep besides those at hand; `needed` change from step to step."""
     flow = _Flow()
-    varies = lambda v: not is_literal(v) and level[v] > PARAMS
-    needed = [v for v in needed if varies(v)]
+    varies = lambda v: not is_literal(v) and step.level[v] > PARAMS
+    free = {*at_hand, *step.earlier(at_hand)}
     for node in in_order(needed):
         for v in node.outputs:
             if not varies(v):
                 continue
-            flow.add((v, "in"), (v, "out"), 0 if v in free else max(v.bytes, 1))
-            if not can_run_again(node):
+            stored = step.small and v not in step.seqs  # by the loop, as one operation more
+            flow.add((v, "in"), (v, "out"), 0 if v in free else max(v.bytes, 1) + stored)
+            if not (can_run_again(node) or (step.small and products(node))):
                 flow.add("start", (v, "in"), None)
                 continue
             for u in node.inputs:

@@ -1,6 +1,7 @@
 """Operations run for many steps at once."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -72,29 +73,46 @@ def product_in_parts(
     `columns`, cuts of matrix and bias, so that no result is written twice. Its derivatives are those of one product,
     cut afterwards."""
 
+    how = {name: node.params[name] for name in ("precision", "preferred_element_type")}
+
+    def flat(seq: Any, matrix: Any) -> jax.Array:
+        return lax.dot(seq.reshape(-1, seq.shape[-1]), matrix, **how)
+
+    def whole(part: Any) -> jax.Array:
+        return part.reshape(*seq.shape[:-1], -1)
+
     @jax.custom_jvp
     def product(seq: Any, matrix: Any, bias: Any, columns: Any) -> list[jax.Array]:
         del matrix, bias
-        rows = seq.reshape(-1, seq.shape[-1])
-        how = {name: node.params[name] for name in ("precision", "preferred_element_type")}
-        parts = [(lax.dot(rows, w, **how), b) for w, b in columns]
-        added = [part if b is None else part + b.reshape(1, -1) for part, b in parts]
-        return [part.reshape(*seq.shape[:-1], -1) for part in added]
+        parts = [(flat(seq, w), b) for w, b in columns]
+        return [whole(part if b is None else part + b.reshape(1, -1)) for part, b in parts]
 
     def rule(primals: Any, tangents: Any) -> Any:
         (seq, matrix, bias, columns), (d_seq, d_matrix, d_bias, _) = primals, tangents
         out = product(seq, matrix, bias, columns)
-        terms = [_product(node, [d, matrix], 0) for d in [d_seq] if moves(d)]
-        terms += [_product(node, [seq, d], 0) for d in [d_matrix] if moves(d)]
-        shape = (*seq.shape[:-1], matrix.shape[-1])
-        terms += [jnp.broadcast_to(d, shape) for d in [d_bias] if moves(d)]
-        if not terms:
+        again = jax.checkpoint(flat, prevent_cse=False)  # so that seq is kept and not its reshaped copy
+        pairs = [(d_seq, matrix)] * moves(d_seq) + [(seq, d_matrix)] * moves(d_matrix)
+        terms = [again(*pair) for pair in pairs]
+        columns = [part.shape[-1] for part in out]
+        added = [whole(sum(terms[1:], start=terms[0]))] if terms else []
+        shape = (*seq.shape[1:-1], matrix.shape[-1])
+        added += [repeated(d, seq.shape[0], shape, columns) for d in [d_bias] if moves(d)]
+        if not added:
             return out, [jnp.zeros_like(part) for part in out]
-        d = sum(terms[1:], start=terms[0])
-        return out, list(lax.split(d, [part.shape[-1] for part in out], d.ndim - 1))
+        d = sum(added[1:], start=added[0])
+        return out, list(lax.split(d, columns, d.ndim - 1))
 
     product.defjvp(rule, symbolic_zeros=True)
     return product(seq, matrix, bias, columns)
+
+
+def repeated(row: jax.Array, n_steps: int, shape: tuple[int, ...], columns: Sequence[int]) -> jax.Array:
+    """The same at each step, spread to `shape`; column by column where its cotangents come so, as joining them first
+    only to sum them up would be one pass more."""
+    spread = lambda row: jnp.broadcast_to(row, (n_steps, *shape[:-1], row.shape[-1]))
+    if not shape or row.shape[-1:] != shape[-1:] or len(columns) < 2:
+        return jnp.broadcast_to(row, (n_steps, *shape))
+    return jnp.concatenate([spread(part) for part in lax.split(row, list(columns), row.ndim - 1)], -1)
 
 
 def moves(tangent: Any) -> bool:

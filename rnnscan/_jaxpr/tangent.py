@@ -11,9 +11,9 @@ import numpy as np
 
 from .algebra import CARRY, INPUTS, PARAMS, depends_on
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
-from .keep import kept
+from .keep import LoopStep, is_small, what_to_keep
 from .linear import Linear, collapsed
-from .many import apply_many, evaluate_many, one_step_late
+from .many import apply_many, evaluate_many, one_step_late, repeated
 from .schedule import Section
 
 
@@ -145,6 +145,8 @@ class TangentStep:
         turned = dict(zip(matrices, self.turned_inputs, strict=True))
         start = partial(Linear, [*self.d_state, *self.d_own], self.d_read, build, turned)
         self.linear, self.d_outputs = collapsed(start, build.graph(linear, given, coefficients))
+        split = {n.inputs[0].node: n for n in body.nodes() if n.name == "split"} if self.linear.apart else {}
+        self.cut_into = {n: [v.shape[-1] for v in split[n].outputs] for n in self.tapped if n in split}
 
     def _as_function(
         self, body: Body, consts: Arrays, state: Arrays, x: Arrays, d_seqs: list[bool]
@@ -200,15 +202,14 @@ class TangentStep:
             if node.name not in _SUMS:
                 needed.update((v, None) for v in operands if not is_literal(v))
         self.needed = list(needed)
-        for v in needed:
+        for v in [*needed, *self.new_state]:
             depends_on(v, self.level)
-        self.shifted = {
-            old: new for old, new in zip(self.state_inputs, self.new_state, strict=False) if new in self.cuts
-        }
         made = {v for again in section.again for v in again.outputs}
         at_hand = [v for v, outer in zip(self.seq_inputs, section.seqs, strict=True) if outer in made]
-        free = {*self.cuts, *self.shifted, *at_hand}
-        self.kept = [v for v in kept(needed, self.level, free) if v not in self.seq_inputs]
+        before = dict(zip(self.state_inputs, self.new_state, strict=False))
+        small = is_small(section.part.nodes)
+        step = LoopStep(self.level, self.seq_inputs, before, [*self.cuts, *at_hand], small)
+        self.kept, self.shifted = what_to_keep(self.needed, step)
 
     def values(self, consts: Arrays, state: Arrays, x: Arrays) -> tuple[Arrays, tuple[Arrays, Arrays]]:
         """One step: `(new state, (values wanted, values kept for the derivative))`."""
@@ -241,7 +242,7 @@ class TangentStep:
             if node.name in _SUMS and len(moving) == 1:
                 ((i, d),) = moving.items()
                 d = -d if node.name == "sub" and i == 1 else d
-                found.append(jnp.broadcast_to(d, (n_steps, *node.outputs[0].shape)))
+                found.append(repeated(d, n_steps, node.outputs[0].shape, self.cut_into.get(node, ())))
                 continue
             args = [number(v) if is_literal(v) else fixed[v] if v in fixed else over_time[v] for v in values]
             found.extend(_tap(node, args, [v in over_time for v in values], moving))
