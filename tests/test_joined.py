@@ -1,6 +1,7 @@
 """Where no derivative is asked for, many rows are multiplied by `[x, h] @ [w; u]`, in the loop, and by nothing else."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 import rnnscan as rs
 from tests.helpers import assert_close, compile_quickly
+from tests.structure import contents, loops
 from tests.user_cells import CONCAT_LSTM, HIDDEN, IN, NORM_GRU, concat_lstm, norm_gru
 
 
@@ -81,12 +83,33 @@ def test_values_and_gradients_are_the_plain_loops(name, options):
         assert_close(got, want)
 
 
-def test_pieces_of_time_too():
+def test_a_run_in_pieces_goes_as_a_whole_where_no_derivative_is_asked_for():
     steps = 2000
-    xs = inputs(MANY, steps)
-    assert rs.explain(concat_lstm, CONCAT_LSTM, start(concat_lstm, MANY), xs).piece < steps
-    ours, plain = (
-        compile_quickly(lambda params, o=o: rs.scan(concat_lstm, params, start(concat_lstm, MANY), xs, optimize=o))
-        for o in (True, False)
+    xs, carry = inputs(MANY, steps), start(concat_lstm, MANY)
+    assert rs.explain(concat_lstm, CONCAT_LSTM, carry, xs).piece < steps
+    run = lambda params, **options: rs.scan(concat_lstm, params, carry, xs, **options)[1]
+    (loop,) = loops(run, CONCAT_LSTM)
+    assert (loop.products, loop.inner) == (1, ())
+    value = lambda params, **options: jnp.sum(run(params, **options) ** 2)
+    assert [len(outer.inner) for outer in loops(jax.grad(value), CONCAT_LSTM)] == [1, 1]
+    for transform in (lambda f: f, jax.grad, lambda f: jax.vmap(f, axis_size=1, in_axes=None)):
+        ours, plain = (compile_quickly(transform(partial(value, optimize=o))) for o in (True, False))
+        assert_close(ours(CONCAT_LSTM), plain(CONCAT_LSTM))
+
+
+def test_more_features_than_units_are_joined_too():
+    cell = rs.cells.LSTM(4 * HIDDEN, HIDDEN)
+    run = lambda params, xs: rs.scan(cell, params, start(cell, MANY), xs)[1]
+    xs = jnp.ones((STEPS, MANY, 4 * HIDDEN))
+    assert len(products(run, cell.init(jax.random.key(0), jnp.float64), xs)) == 1
+
+
+def test_a_derivative_by_some_arguments_moves_no_other():
+    """A joined run has a rule of its own, which must not make tangents of zeros of what stands still."""
+    xs, carry = inputs(MANY, 2000), start(concat_lstm, MANY)
+    by_params = jax.grad(lambda params: jnp.sum(rs.scan(concat_lstm, params, carry, xs)[1] ** 2))
+    by_both = jax.grad(lambda params, xs: jnp.sum(rs.scan(concat_lstm, params, carry, xs)[1] ** 2), (0, 1))
+    of_params, of_both = (
+        contents(f, *args)[1] for f, args in ((by_params, [CONCAT_LSTM]), (by_both, [CONCAT_LSTM, xs]))
     )
-    assert_close(ours(CONCAT_LSTM), plain(CONCAT_LSTM))
+    assert of_params[1].products + 1 == of_both[1].products  # the cotangent of xs, once a piece

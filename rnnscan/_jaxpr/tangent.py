@@ -48,11 +48,10 @@ class Body:
         return found[:n], found[n:]
 
     def joined(self, consts: Arrays, once: Arrays, state: Arrays, rows: jax.Array, seqs: Arrays) -> Any:
-        """The same with rows of inputs in the loop's product; `seqs` are those that this leaves."""
-        joined, rest = self.section.joined, iter(seqs)
+        """The same with rows of inputs in the loop's product; `seqs` hold None for what this takes in."""
+        joined = self.section.joined
         assert joined is not None
-        all_seqs = [None if v in joined.inputs.outputs else next(rest) for v in self.section.seqs]
-        return self(consts, state, all_seqs, lambda node, args: joined.run(node, args, rows, once))
+        return self(consts, state, seqs, lambda node, args: joined.run(node, args, rows, once))
 
     def first_state(self, carry: Arrays) -> Arrays:
         return [*carry, *(jnp.zeros(v.shape, v.aval.dtype) for v in self.section.lasts)]

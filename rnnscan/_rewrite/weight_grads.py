@@ -18,6 +18,7 @@ Of J_t and K_t only what products are computed from is kept (`_jaxpr/keep.py`); 
 all steps at once, when the backward pass comes to them: that is what `jax.checkpoint` is here for.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,15 +38,13 @@ def plain_loop(body: Body, consts: Arrays, state: Arrays, seqs: Arrays, **how: A
 
 class Given(NamedTuple):
     """What a loop reads. `turned`, the transposes of its matrices, and `sources`, what `Again` makes some sequences
-    from, serve the rule alone; `rows` and `once`, for `Joined`, the loop without derivatives alone."""
+    from, serve the rule alone."""
 
     consts: Arrays
     state: Arrays
     seqs: Arrays
     turned: Arrays
     sources: list[list[Arrays]]
-    rows: Any = None
-    once: Any = None
 
 
 def loop_with_rule(body: Body, given: Given, **how: Any) -> tuple[Arrays, Arrays]:
@@ -53,19 +52,33 @@ def loop_with_rule(body: Body, given: Given, **how: Any) -> tuple[Arrays, Arrays
 
     @jax.custom_jvp
     def loop(given: Given) -> tuple[Arrays, Arrays]:
-        joined = body.section.joined
-        if joined is None or given.rows is None:
-            return plain_loop(body, given.consts, given.state, given.seqs, **how)
-        rest = [x for v, x in zip(body.section.seqs, given.seqs, strict=True) if v not in joined.inputs.outputs]
-        step = lambda state, x: body.joined(given.consts, given.once, state, *x)
-        return lax.scan(step, given.state, (given.rows, rest), **how)
+        return plain_loop(body, given.consts, given.state, given.seqs, **how)
 
     loop.defjvp(partial(_rule, body, how), symbolic_zeros=True)
     return loop(given)
 
 
+def computed_by(value: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays that is computed as `value` where no derivative is asked for."""
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        leaves, tree = jax.tree.flatten(primals)
+        of_leaves = tree.flatten_up_to(tangents)
+        which = [i for i, d in enumerate(of_leaves) if moves(d)]
+
+        def of_moving(*moving: Any) -> Any:
+            given = dict(zip(which, moving, strict=True))
+            return function(*tree.unflatten([given.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+        return jax.jvp(of_moving, [leaves[i] for i in which], [of_leaves[i] for i in which])
+
+    made = jax.custom_jvp(value)
+    made.defjvp(rule, symbolic_zeros=True)
+    return made
+
+
 def _rule(body: Body, how: dict[str, Any], primals: tuple[Given], tangents: tuple[Given]) -> Any:
-    consts, state, seqs, turned, sources, *_ = primals[0]
+    consts, state, seqs, turned, sources = primals[0]
     d_consts, d_state, d_seqs = ([d if moves(d) else None for d in part] for part in tangents[0][:3])
     step = TangentStep.of(
         body, (consts, state, seqs), [d is not None for d in d_consts], [d is not None for d in d_seqs]

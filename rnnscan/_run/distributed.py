@@ -5,7 +5,7 @@ more than the plain loop does, and go through main memory instead of the cache. 
 goes over them, and JAX differentiates it like any other: its backward loop sums gradients of params once a piece.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from .._jaxpr.many import one_step_late, product_in_parts, run_many
 from .._jaxpr.parts import InParts
 from .._jaxpr.schedule import Schedule, Section
 from .._jaxpr.tangent import Body
-from .._rewrite.weight_grads import Given, loop_with_rule, plain_loop
+from .._rewrite.weight_grads import Given, computed_by, loop_with_rule, plain_loop
 
 
 Arrays = list[Any]
@@ -45,9 +45,16 @@ class Distributed:
     unroll: int | bool
     rule: bool  # whether the loops have the derivative rule of `weight_grads`
     piece: int  # steps
+    whole: int  # steps a piece where no derivative is asked for
+    valued: bool = False  # whether none is
 
     def __call__(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         """`(carry, outputs over time)`; time is the first axis of `inputs`."""
+        if self.rule and any(s.joined for s in self.schedule.sections):
+            return computed_by(replace(self, piece=self.whole, valued=True)._run, self._run)(params, carry, inputs)
+        return self._run(params, carry, inputs)
+
+    def _run(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         fixed = dict(zip(self.schedule.step.params, params, strict=True))
         kinds = self.schedule.kinds
         fixed.update(
@@ -57,8 +64,7 @@ class Distributed:
         turned = {v: fixed[v].T for s in self.schedule.sections for v in s.matrices if v in fixed}
         in_parts = [a for a in self.schedule.actions if isinstance(a, InParts)]
         columns = {a.product: _columns(a, fixed) for a in in_parts if a.product.inputs[1] in fixed}
-        joins = [s.joined for s in self.schedule.sections if s.joined is not None]
-        once = {j: j.once(fixed) for j in joins if all(v in fixed for v in j.constants)}
+        once = {j: j.once(fixed) for j in self._joins() if all(v in fixed for v in j.constants)}
         shared = _Shared(fixed, turned, columns, once)
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
@@ -73,6 +79,9 @@ class Distributed:
         carry, more = self._piece(shared, carry, rest, self.n_steps - n * k)
         pairs = [(b, a) if self.reverse else (a, b) for a, b in zip(outputs, more, strict=True)]
         return carry, [jnp.concatenate(pair) for pair in pairs]
+
+    def _joins(self) -> list[Joined]:
+        return [s.joined for s in self.schedule.sections if s.joined is not None and self.valued]
 
     def _split(self, inputs: Arrays, n: int) -> tuple[Arrays, Arrays]:
         """The first `n` steps in the order of the loop, and the rest."""
@@ -104,7 +113,10 @@ class Distributed:
         for i, kind in enumerate(s.kinds):
             if isinstance(kind, Counter):
                 over_time[s.step.carry[i]], new_carry[i] = self._count(carry[i], kind.by, length)
+        inside = [joined.inputs for joined in self._joins()]
         for action in s.actions:
+            if action in inside:
+                continue
             if isinstance(action, Section):
                 new = self._loop(action, shared, fixed, over_time, last, carry, length)
                 for i, leaf in zip(action.part.leaves, new, strict=True):
@@ -130,19 +142,19 @@ class Distributed:
     ) -> Arrays:  # fmt: skip
         """Runs one loop; its values for every step go to `over_time`, those of the last step to `last`."""
         body = Body(section)
-        consts, seqs = [fixed[v] for v in section.consts], [over_time[v] for v in section.seqs]
+        consts, seqs = [fixed[v] for v in section.consts], [over_time.get(v) for v in section.seqs]
         state = body.first_state([carry[i] for i in section.part.leaves])
-        how = {"length": length, "reverse": self.reverse, "unroll": self.unroll}
-        if self.rule:
+        how: dict[str, Any] = {"length": length, "reverse": self.reverse, "unroll": self.unroll}
+        joined = section.joined
+        if self.valued and joined is not None:
+            once, rows = shared.once.get(joined) or joined.once(fixed), over_time[joined.inputs.product.inputs[0]]
+            state, cuts = lax.scan(lambda state, x: body.joined(consts, once, state, *x), state, (rows, seqs), **how)
+        elif self.valued or not self.rule:
+            state, cuts = plain_loop(body, consts, state, seqs, **how)
+        else:
             transposes = [shared.turned[v] if v in shared.turned else fixed[v].T for v in section.matrices]
             sources = [a.arguments(fixed, over_time) for a in section.again]
-            given = Given(consts, state, seqs, transposes, sources)
-            if section.joined is not None and section.joined in shared.once:
-                rows = over_time[section.joined.inputs.product.inputs[0]]
-                given = given._replace(rows=rows, once=shared.once[section.joined])
-            state, cuts = loop_with_rule(body, given, **how)
-        else:
-            state, cuts = plain_loop(body, consts, state, seqs, **how)
+            state, cuts = loop_with_rule(body, Given(consts, state, seqs, transposes, sources), **how)
         over_time.update(zip(section.cuts, cuts, strict=True))
         last.update(zip([*section.new_carry, *section.lasts], state, strict=True))
         return state[: len(section.carry)]

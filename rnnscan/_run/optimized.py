@@ -50,8 +50,8 @@ def prepare(loop: Loop, unroll: int | bool, wanted: tuple[str, ...]) -> tuple[Tr
     taken = take_apart(traced, wanted)
     if taken is None:
         return traced, state, inputs, None
-    length = piece_length(taken, loop.n_steps)
-    made = Distributed(taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, length)
+    lengths = piece_length(taken, loop.n_steps), piece_length(taken, loop.n_steps, valued=True)
+    made = Distributed(taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, *lengths)
     return traced, state, inputs, made
 
 
@@ -114,15 +114,19 @@ def _can_map(node: Node, level: dict[Any, int]) -> bool:
     return True
 
 
-def piece_length(taken: Schedule, n_steps: int) -> int:
+def piece_length(taken: Schedule, n_steps: int, valued: bool = False) -> int:
     """Steps a piece: as many as keep what lies between the loops in the cache; a divisor of the whole if possible.
 
     A piece also adds its part to the gradients of the weights once, so it should hold about as much as these, and what
     it starts with takes the time of a step or two, so it has a few steps at least. A run that is small as a whole is
-    one piece, which is less to compile.
+    one piece, which is less to compile. Where no derivative is asked for, `valued`, what loops take in themselves does
+    not lie between them.
     """
-    between = [v.bytes for action in taken.actions for v in _made(action)]
-    read = [sum(v.bytes for v in section.seqs if v.node.primitive is not None) for section in taken.sections]
+    inside = {v for s in taken.sections if valued and s.joined is not None for v in s.joined.inputs.outputs}
+    between = [v.bytes for action in taken.actions for v in _made(action) if v not in inside]
+    if valued and not between:
+        return n_steps
+    read = [sum(v.bytes for v in s.seqs if v.node.primitive is not None and v not in inside) for s in taken.sections]
     made = [_bytes([n for n in s.part.nodes if products(n) and n not in taken.pinned]) for s in taken.sections]
     bytes_a_step = max([1, *between, *read, *made])
     costly = [
