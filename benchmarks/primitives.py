@@ -8,11 +8,14 @@ Each question is a loop (or one product) written in the ways between which the o
   way of an axis more, by padding and adding, or not at all (a product for each gate);
 * **batch**: `(T * B, in) @ (in, k)` as one product of two matrices, as one with three axes, as T in a loop;
 * **gates**: the forward loop of an LSTM whose input products were made beforehand, cut into gates in it or before;
+* **store**: the forward loop of an LSTM that stacks some of what its derivative needs, with the operations that XLA
+  makes of the loop's body;
 * **layer**: the whole LSTM forward: both products in the loop, one product with `[x, h]` there, or the input's
   beforehand, cut into gates or with a product for each gate.
 """
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +31,7 @@ SHAPES = (
     (672, 1, 32, 32),
 )  # fmt: skip
 FAST = ((4, 3, 2, 5),)
-QUESTIONS = ["back", "join", "batch", "gates", "layer"]
+QUESTIONS = ["back", "join", "batch", "gates", "store", "layer"]
 GATES = 4
 STEPS = 40  # of the loops that repeat one step
 
@@ -113,6 +116,26 @@ def gates(n_steps: int, rows: int, hidden: int) -> Ways:
     return {"cut in the loop": (in_loop, (seq,)), "cut before": (before, (seq,))}
 
 
+def store(n_steps: int, rows: int, hidden: int) -> Ways:
+    """An LSTM's forward loop that stacks the first few of h, c, i, f, g, o."""
+    u, start = _normal(0, hidden, GATES * hidden) / hidden, (_normal(1, rows, hidden),) * 2
+    xs = tuple(_normal(2 + i, n_steps, rows, hidden) for i in range(GATES))
+
+    def stacking(count: int) -> Callable[..., Any]:
+        def step(carry: Any, x: Any, u: Any) -> Any:
+            h, c = carry
+            i, f, g, o = (a + b for a, b in zip(jnp.split(h @ u, GATES, -1), x, strict=True))
+            i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+            c = f * c + i * g
+            h = o * jnp.tanh(c)
+            return (h, c), (h, c, i, f, g, o)[:count]
+
+        return lambda u, xs: lax.scan(lambda carry, x: step(carry, x, u), start, xs)
+
+    stacked = {"nothing": 0, "h": 1, "h, c": 2, "h, c, i": 3, "h, c, i, f": 4, "h, c, i, f, g, o": 6}
+    return {name: (stacking(count), (u, xs)) for name, count in stacked.items()}
+
+
 def layer(n_steps: int, rows: int, in_size: int, hidden: int) -> Ways:
     """An LSTM over its inputs."""
     xs, start = _normal(0, n_steps, rows, in_size), (jnp.zeros((rows, hidden)), jnp.zeros((rows, hidden)))
@@ -167,6 +190,7 @@ def main() -> None:
             "join": join(rows, hidden),
             "batch": batch(n_steps, rows, in_size, hidden),
             "gates": gates(n_steps, rows, hidden),
+            "store": store(n_steps, rows, hidden),
             "layer": layer(n_steps, rows, in_size, hidden),
         }
         for question in options.questions:
@@ -182,7 +206,17 @@ def report(question: str, ways: Ways, rounds: int) -> None:
     for name, samples in times.items():
         own, against = timing.spread(samples), timing.ratio(samples, times[first])
         quartiles = f"[{own['q1'] * 1e3:.3f}, {own['q3'] * 1e3:.3f}]"
-        print(f"  {question:6} {name:20} {own['median'] * 1e3:9.3f} {quartiles:20} {against['median']:6.2f}x")
+        body = f"  {operations(compiled[name])} operations a step" if question == "store" else ""
+        print(f"  {question:6} {name:20} {own['median'] * 1e3:9.3f} {quartiles:20} {against['median']:6.2f}x{body}")
+
+
+def operations(program: Any) -> int:
+    """What XLA starts at each step of the only loop of a compiled program."""
+    text = program.as_text()
+    (name,) = re.findall(r"body=%?([\w.-]+)", text)
+    (body,) = re.findall(rf"^%?{re.escape(name)} .*?\{{$(.*?)^\}}$", text, re.MULTILINE | re.DOTALL)
+    free = r"= (\(.*\)|\S+) (get-tuple-element|parameter|constant|tuple|bitcast)\("
+    return sum(" = " in line and re.search(free, line) is None for line in body.splitlines())
 
 
 if __name__ == "__main__":

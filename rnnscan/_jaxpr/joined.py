@@ -1,8 +1,8 @@
 """`x @ w + h @ u` as one product in the loop, `[x, h] @ [w; u]`, for a run without derivative and with many rows.
 
-A product with many rows runs at full speed in the loop as well, so that taking x's part out saves nothing, and the
-gates of all rows go through memory twice. A derivative needs x's part outside, where its gradients are: only values
-are computed this way (`benchmarks/NOTES.md`, 11 and 15).
+A product with many rows runs at full speed in the loop as well, so that taking x's part out saves nothing unless x has
+more features than h, and the gates of all rows go through memory twice. A derivative needs x's part outside, where its
+gradients are: only values are computed this way (`benchmarks/NOTES.md`, 11 and 15).
 """
 
 import math
@@ -56,11 +56,16 @@ def joined(nodes: list[Node], actions: list[Any], read_by: Readers, level: dict[
         if math.prod(product.inputs[0].shape[:-1]) < _ROWS:
             continue
         for action in actions:
-            if isinstance(action, InParts) and _alike(product, action.product):
+            if isinstance(action, InParts) and _alike(product, action.product) and _narrower(action.product, product):
                 sums = _sums(product, action, read_by, level)
                 if sums is not None and all(node in nodes for node in sums):
                     return Joined(product, action, sums)
     return None
+
+
+def _narrower(of_inputs: Node, product: Node) -> bool:
+    """Whether inputs have no more features than the carry: most of the work is the loop's in any case."""
+    return of_inputs.inputs[1].shape[0] <= product.inputs[1].shape[0]
 
 
 def _alike(a: Node, b: Node) -> bool:

@@ -18,7 +18,6 @@ Of J_t and K_t only what products are computed from is kept (`_jaxpr/keep.py`); 
 all steps at once, when the backward pass comes to them: that is what `jax.checkpoint` is here for.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,25 +55,6 @@ def loop_with_rule(body: Body, given: Given, **how: Any) -> tuple[Arrays, Arrays
 
     loop.defjvp(partial(_rule, body, how), symbolic_zeros=True)
     return loop(given)
-
-
-def computed_by(value: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays that is computed as `value` where no derivative is asked for."""
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        leaves, tree = jax.tree.flatten(primals)
-        of_leaves = tree.flatten_up_to(tangents)
-        which = [i for i, d in enumerate(of_leaves) if moves(d)]
-
-        def of_moving(*moving: Any) -> Any:
-            given = dict(zip(which, moving, strict=True))
-            return function(*tree.unflatten([given.get(i, leaf) for i, leaf in enumerate(leaves)]))
-
-        return jax.jvp(of_moving, [leaves[i] for i in which], [of_leaves[i] for i in which])
-
-    made = jax.custom_jvp(value)
-    made.defjvp(rule, symbolic_zeros=True)
-    return made
 
 
 def _rule(body: Body, how: dict[str, Any], primals: tuple[Given], tangents: tuple[Given]) -> Any:

@@ -5,6 +5,7 @@ more than the plain loop does, and go through main memory instead of the cache. 
 goes over them, and JAX differentiates it like any other: its backward loop sums gradients of params once a piece.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,7 +21,9 @@ from .._jaxpr.many import one_step_late, product_in_parts, run_many
 from .._jaxpr.parts import InParts
 from .._jaxpr.schedule import Schedule, Section
 from .._jaxpr.tangent import Body
-from .._rewrite.weight_grads import Given, computed_by, loop_with_rule, plain_loop
+from .._jaxpr.versions import vary_alike
+from .._rewrite.weight_grads import Given, loop_with_rule, plain_loop
+from .values import computed_by, loop_into
 
 
 Arrays = list[Any]
@@ -50,7 +53,7 @@ class Distributed:
 
     def __call__(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         """`(carry, outputs over time)`; time is the first axis of `inputs`."""
-        if self.rule and any(s.joined for s in self.schedule.sections):
+        if self.rule and (self.piece < self.n_steps or any(s.joined for s in self.schedule.sections)):
             return computed_by(replace(self, piece=self.whole, valued=True)._run, self._run)(params, carry, inputs)
         return self._run(params, carry, inputs)
 
@@ -69,16 +72,43 @@ class Distributed:
         n, k = self.n_steps // self.piece, self.piece
         if n == 1 and self.n_steps == k:
             return self._piece(shared, carry, inputs, k)
+        placed = self._placed()
+        like = [*carry, *inputs, *params]
+        zeros = [jnp.zeros((self.n_steps, *v.shape), v.aval.dtype) for v in placed]
+        state = carry, [vary_alike([x, *like])[0] for x in zeros]
+
+        def run(state: tuple[Arrays, Arrays], inputs: Arrays, start: Any, length: int) -> Any:
+            carry, whole = state
+            into = dict(zip(placed, whole, strict=True))
+            carry, outputs = self._piece(shared, carry, inputs, length, into, start)
+            return (carry, list(into.values())), outputs
+
         whole, rest = self._split(inputs, n * k)
         pieces = [x.reshape(n, k, *x.shape[1:]) for x in whole]
-        run = lambda carry, inputs: self._piece(shared, carry, inputs, k)
-        carry, outputs = lax.scan(run, carry, pieces, n, reverse=self.reverse)
-        outputs = [y.reshape(n * k, *y.shape[2:]) for y in outputs]
-        if n * k == self.n_steps:
-            return carry, outputs
-        carry, more = self._piece(shared, carry, rest, self.n_steps - n * k)
-        pairs = [(b, a) if self.reverse else (a, b) for a, b in zip(outputs, more, strict=True)]
-        return carry, [jnp.concatenate(pair) for pair in pairs]
+        left = self.n_steps - n * k
+        starts = jnp.arange(n, dtype=jnp.int32) * k + left * self.reverse
+        state, outputs = lax.scan(lambda state, x: run(state, x[0], x[1], k), state, (pieces, starts), n, self.reverse)
+        outputs = [None if y is None else y.reshape(n * k, *y.shape[2:]) for y in outputs]
+        if left:
+            state, more = run(state, rest, 0 if self.reverse else n * k, left)
+            pairs = [(b, a) if self.reverse else (a, b) for a, b in zip(outputs, more, strict=True)]
+            outputs = [None if pair[0] is None else jnp.concatenate(pair) for pair in pairs]
+        carry, found = state
+        into = dict(zip(placed, found, strict=True))
+        return carry, [into.get(v, y) for v, y in zip(self.schedule.step.outputs, outputs, strict=True)]
+
+    def _placed(self) -> list[Value]:
+        """The outputs that their loops write to their places in the whole, past the pieces, which would be one way
+        through memory more: those that nothing else reads, where no derivative is asked for."""
+        if not self.valued:
+            return []
+        s = self.schedule
+        at_end = [s.step.new_carry[i] for i in s.alone]
+        read = {*at_end, *(v for node in in_order(at_end) for v in node.inputs)}
+        for action in s.actions:
+            read.update(s.step.new_carry[action : action + 1] if isinstance(action, int) else _reads(action))
+        made = {v for section in s.sections for v in section.cuts}
+        return [v for v in dict.fromkeys(s.step.outputs) if v in made and v not in read]
 
     def _joins(self) -> list[Joined]:
         return [s.joined for s in self.schedule.sections if s.joined is not None and self.valued]
@@ -103,8 +133,12 @@ class Distributed:
         found.update(dict.fromkeys([*s.step.outputs, *s.step.new_carry]))
         return [v for v in found if not is_literal(v) and s.level[v] == PARAMS and v not in s.narrow]
 
-    def _piece(self, shared: _Shared, carry: Arrays, inputs: Arrays, length: int) -> tuple[Arrays, Arrays]:
-        s = self.schedule
+    def _piece(
+        self, shared: _Shared, carry: Arrays, inputs: Arrays, length: int, into: dict[Value, Any] | None = None,
+        start: Any = 0,
+    ) -> tuple[Arrays, Arrays]:  # fmt: skip
+        """`(carry, outputs)` of some steps; the outputs of `into` are None, and written to it from step `start` on."""
+        s, into = self.schedule, {} if into is None else into
         fixed = dict(shared.fixed)
         evaluate(s.narrow, fixed)
         over_time = dict(zip(s.step.inputs, inputs, strict=True))
@@ -118,7 +152,7 @@ class Distributed:
             if action in inside:
                 continue
             if isinstance(action, Section):
-                new = self._loop(action, shared, fixed, over_time, last, carry, length)
+                new = self._loop(action, shared, fixed, over_time, last, carry, length, into, start)
                 for i, leaf in zip(action.part.leaves, new, strict=True):
                     new_carry[i] = leaf
             elif isinstance(action, int):
@@ -134,11 +168,12 @@ class Distributed:
             else:
                 run_many(action, fixed, over_time)
         self._at_end(fixed, over_time, last, carry, new_carry)
-        return new_carry, [self._spread(v, fixed, over_time, length) for v in s.step.outputs]
+        outputs = [None if v in into else self._spread(v, fixed, over_time, length) for v in s.step.outputs]
+        return new_carry, outputs
 
     def _loop(
         self, section: Section, shared: _Shared, fixed: dict[Value, Any], over_time: dict[Value, Any],
-        last: dict[Value, Any], carry: Arrays, length: int,
+        last: dict[Value, Any], carry: Arrays, length: int, into: dict[Value, Any], first: Any,
     ) -> Arrays:  # fmt: skip
         """Runs one loop; its values for every step go to `over_time`, those of the last step to `last`."""
         body = Body(section)
@@ -146,16 +181,22 @@ class Distributed:
         state = body.first_state([carry[i] for i in section.part.leaves])
         how: dict[str, Any] = {"length": length, "reverse": self.reverse, "unroll": self.unroll}
         joined = section.joined
-        if self.valued and joined is not None:
-            once, rows = shared.once.get(joined) or joined.once(fixed), over_time[joined.inputs.product.inputs[0]]
-            state, cuts = lax.scan(lambda state, x: body.joined(consts, once, state, *x), state, (rows, seqs), **how)
-        elif self.valued or not self.rule:
+        if self.valued:
+            step: Any = body
+            if joined is not None:
+                once, rows = shared.once.get(joined) or joined.once(fixed), over_time[joined.inputs.product.inputs[0]]
+                seqs = [rows, *seqs]
+                step = lambda consts, state, x: body.joined(consts, once, state, x[0], x[1:])
+            places = {i: into[v] for i, v in enumerate(section.cuts) if v in into}
+            state, cuts, places = loop_into(step, consts, state, seqs, places, first, **how)
+            into.update((section.cuts[i], whole) for i, whole in places.items())
+        elif not self.rule:
             state, cuts = plain_loop(body, consts, state, seqs, **how)
         else:
             transposes = [shared.turned[v] if v in shared.turned else fixed[v].T for v in section.matrices]
             sources = [a.arguments(fixed, over_time) for a in section.again]
             state, cuts = loop_with_rule(body, Given(consts, state, seqs, transposes, sources), **how)
-        over_time.update(zip(section.cuts, cuts, strict=True))
+        over_time.update((v, x) for v, x in zip(section.cuts, cuts, strict=True) if x is not None)
         last.update(zip([*section.new_carry, *section.lasts], state, strict=True))
         return state[: len(section.carry)]
 
@@ -184,6 +225,10 @@ class Distributed:
             return over_time[value]
         one = number(value) if is_literal(value) else fixed[value]
         return jnp.broadcast_to(one, (length, *value.shape))
+
+
+def _reads(action: Any) -> Sequence[Value]:
+    return action.seqs if isinstance(action, Section) else action.inputs
 
 
 def _columns(action: InParts, fixed: dict[Value, Any]) -> list[tuple[Any, Any]]:
