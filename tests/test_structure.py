@@ -220,6 +220,13 @@ def test_the_backward_loop_carries_the_cotangent_of_the_carry_alone(case):
             allowed.remove(shape)
 
 
+def test_the_backward_loop_of_a_gru_gives_one_sequence():
+    """The cotangents of all its gates are made of it for all steps at once; stacked in the loop they would be four."""
+    case = LIBRARY[4]
+    *_, backward = per_step(training(case.run), case.params, case.xs, case.carry)
+    assert backward.of_length(STEPS) == [(STEPS, ROWS, HIDDEN)]
+
+
 @pytest.mark.parametrize(("case", "gates"), [(USERS[0], 4), (LIBRARY[1], 1), (LSTM_CASE, 4), (LIBRARY[4], 3)], ids=repr)
 def test_products_with_x_run_for_all_steps_at_once(case, gates):
     """One product of two matrices a gate, since XLA copies what is cut out of a larger one."""

@@ -58,24 +58,14 @@ class Distributed:
         return self._run(params, carry, inputs)
 
     def _run(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
-        fixed = dict(zip(self.schedule.step.params, params, strict=True))
-        kinds = self.schedule.kinds
-        fixed.update(
-            (v, c) for v, c, kind in zip(self.schedule.step.carry, carry, kinds, strict=True) if kind == "constant"
-        )
-        evaluate(self._shared(), fixed)
-        turned = {v: fixed[v].T for s in self.schedule.sections for v in s.matrices if v in fixed}
-        in_parts = [a for a in self.schedule.actions if isinstance(a, InParts)]
-        columns = {a.product: _columns(a, fixed) for a in in_parts if a.product.inputs[1] in fixed}
-        once = {j: j.once(fixed) for j in self._joins() if all(v in fixed for v in j.constants)}
-        shared = _Shared(fixed, turned, columns, once)
+        shared = self._once(params, carry)
+        if self.piece == self.n_steps:
+            return self._piece(shared, carry, inputs, self.n_steps)
         n, k = self.n_steps // self.piece, self.piece
-        if n == 1 and self.n_steps == k:
-            return self._piece(shared, carry, inputs, k)
+        left = self.n_steps - n * k
         placed = self._placed()
-        like = [*carry, *inputs, *params]
         zeros = [jnp.zeros((self.n_steps, *v.shape), v.aval.dtype) for v in placed]
-        state = carry, [vary_alike([x, *like])[0] for x in zeros]
+        state = carry, [vary_alike([x, *carry, *inputs, *params])[0] for x in zeros]
 
         def run(state: tuple[Arrays, Arrays], inputs: Arrays, start: Any, length: int) -> Any:
             carry, whole = state
@@ -85,9 +75,8 @@ class Distributed:
 
         whole, rest = self._split(inputs, n * k)
         pieces = [x.reshape(n, k, *x.shape[1:]) for x in whole]
-        left = self.n_steps - n * k
         starts = jnp.arange(n, dtype=jnp.int32) * k + left * self.reverse
-        state, outputs = lax.scan(lambda state, x: run(state, x[0], x[1], k), state, (pieces, starts), n, self.reverse)
+        state, outputs = lax.scan(lambda state, x: run(state, *x, k), state, (pieces, starts), n, self.reverse)
         outputs = [None if y is None else y.reshape(n * k, *y.shape[2:]) for y in outputs]
         if left:
             state, more = run(state, rest, 0 if self.reverse else n * k, left)
@@ -96,6 +85,18 @@ class Distributed:
         carry, found = state
         into = dict(zip(placed, found, strict=True))
         return carry, [into.get(v, y) for v, y in zip(self.schedule.step.outputs, outputs, strict=True)]
+
+    def _once(self, params: Arrays, carry: Arrays) -> _Shared:
+        """What is made before the pieces, of params and of leaves of the carry that never change."""
+        s = self.schedule
+        fixed = dict(zip(s.step.params, params, strict=True))
+        fixed.update((v, c) for v, c, kind in zip(s.step.carry, carry, s.kinds, strict=True) if kind == "constant")
+        evaluate(self._shared(), fixed)
+        turned = {v: fixed[v].T for section in s.sections for v in section.matrices if v in fixed}
+        in_parts = [a for a in s.actions if isinstance(a, InParts)]
+        columns = {a.product: _columns(a, fixed) for a in in_parts if a.product.inputs[1] in fixed}
+        once = {j: j.once(fixed) for j in self._joins() if all(v in fixed for v in j.constants)}
+        return _Shared(fixed, turned, columns, once)
 
     def _placed(self) -> list[Value]:
         """The outputs that their loops write to their places in the whole, past the pieces, which would be one way
@@ -111,6 +112,7 @@ class Distributed:
         return [v for v in dict.fromkeys(s.step.outputs) if v in made and v not in read]
 
     def _joins(self) -> list[Joined]:
+        """The products that take inputs in."""
         return [s.joined for s in self.schedule.sections if s.joined is not None and self.valued]
 
     def _split(self, inputs: Arrays, n: int) -> tuple[Arrays, Arrays]:
