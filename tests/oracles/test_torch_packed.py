@@ -207,6 +207,7 @@ def test_lengths_that_are_no_integers_which_torch_cuts_are_refused():
 
 def test_the_last_output_is_not_the_last_state_of_both_directions():
     """`output[-1]` of a bidirectional module holds the backward state after one step; `h_n` the one after all."""
+    torch.manual_seed(0)
     module = torch.nn.GRU(IN, HIDDEN, bidirectional=True, dtype=torch.float64)
     with torch.no_grad():
         ys, h_n = module(torch.from_numpy(XS))
@@ -219,4 +220,4 @@ def test_the_last_output_is_not_the_last_state_of_both_directions():
     close(got, ys.numpy())
     close(np.stack([forward, backward]), h_n.numpy())
     close(last, np.concatenate(h_n.numpy(), axis=-1))
-    assert np.abs(ys[-1, :, HIDDEN:].numpy() - h_n[1].numpy()).min() > 1e-3
+    assert np.abs(ys[-1, :, HIDDEN:].numpy() - h_n[1].numpy()).max(axis=-1).min() > 0.1  # in every row
