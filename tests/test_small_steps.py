@@ -8,7 +8,7 @@ import pytest
 import rnnscan as rs
 from rnnscan._jaxpr import keep
 from tests.helpers import assert_close
-from tests.structure import loops
+from tests.structure import contents, loops
 from tests.user_cells import CONCAT_LSTM, HIDDEN, IN, LEAKY, NORM_GRU, concat_lstm, leaky, norm_gru
 
 
@@ -34,6 +34,17 @@ def training(cell, carry, **options):
 def of_size(cell):
     """The cell as one that no cache knows."""
     return lambda params, carry, x: cell(params, carry, x)
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.sigmoid])
+def test_a_coefficient_of_one_kept_value_is_made_in_the_loop(activation, monkeypatch):
+    """`1 - y^2` and `y (1 - y)` are no sequences of their own: the backward loop reads y."""
+    monkeypatch.setattr(keep, "SMALL_STEP", 0)
+    cell = lambda params, h, x: (activation(x @ params["w_x"] + h @ params["w_h"]),) * 2
+    params = {"w_x": jnp.full((IN, HIDDEN), 0.1), "w_h": jnp.full((HIDDEN, HIDDEN), 0.1)}
+    outside, (_, backward) = contents(training(cell, H_0), params, XS)
+    assert outside["subtract"] == 0
+    assert len([shape for shape in backward.fixed if shape[:1] == (STEPS,)]) == 2  # y and its cotangent
 
 
 def stacked(cell, params, carry):

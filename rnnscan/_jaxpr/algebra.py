@@ -28,6 +28,11 @@ ELEMENTWISE = frozenset(
     stop_gradient sub tan tanh xor""".split()
 )
 
+CHEAP = frozenset(
+    """add and broadcast_in_dim convert_element_type copy eq expand_dims ge gt le lt max min mul ne neg not or reshape
+    select_n squeeze stop_gradient sub xor""".split()
+)
+
 
 def depends_on(value: Value, level: dict[Value, int]) -> int:
     """The highest level among the inputs that a value is made of; `level` knows the inputs and is extended."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .algebra import ELEMENTWISE, PARAMS, products
+from .algebra import CHEAP, ELEMENTWISE, PARAMS, products
 from .graph import Node, Value, in_order, is_literal
 
 
@@ -87,6 +87,19 @@ def _cheapest(needed: list[Value], step: LoopStep, at_hand: Iterable[Value]) -> 
     for v in needed:
         flow.add((v, "out"), "end", None)
     return [v for v, _ in flow.cut("start", "end") if v not in free]
+
+
+def sole_source(value: Value, at_hand: set[Value], level: dict[Value, int]) -> Value | None:
+    """The one value at hand of which this is made, by cheap operations, if it is no larger: the derivative of tanh is
+    `1 - y^2` of its result. A loop that reads the source can make the value itself, and nobody needs to store it."""
+    if value in at_hand:
+        return None
+    found: set[Value] = set()
+    for node in in_order([value], lambda v: v in at_hand or level.get(v, PARAMS) == PARAMS):
+        if node.name not in CHEAP:
+            return None
+        found.update(v for v in node.inputs if v in at_hand)
+    return next((v for v in found if len(found) == 1 and v.bytes <= value.bytes), None)
 
 
 class _Flow:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .algebra import ELEMENTWISE, rows_by_matrix
-from .graph import Builder, Node, Value, in_order, number, rewritten
+from .graph import Builder, Node, Value, in_order, is_literal, number, rewritten
 
 
 Terms = list[tuple[Value | None, Value]]  # coefficient, None being 1, and what it multiplies
@@ -62,12 +62,12 @@ class Linear:
         outputs = [self._one(v) if v in self._sums else v for v in outputs]
         return self._join_before_splits(outputs)
 
-    def sequences(self, outputs: Sequence[Value]) -> list[Value]:
-        """What is known early and goes into `outputs`: what a loop reads."""
+    def read_for(self, outputs: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+        """What a loop reads that computes `outputs`: the tangents among it known early, and what is no tangent."""
         found = dict.fromkeys(outputs)
         for node in in_order(outputs, lambda v: v in self.early or v not in self.linear):
             found.update(dict.fromkeys(node.inputs))
-        return [v for v in found if v in self.early]
+        return [v for v in found if v in self.early], [v for v in found if v not in self.linear and not is_literal(v)]
 
     def _split_apart(self, node: Node) -> bool:
         """Splits what is known early and the rest each by itself."""
@@ -235,9 +235,10 @@ def collapsed(make: Callable[[bool], Linear], outputs: Sequence[Value]) -> tuple
     """The outputs in the form that reads the fewest sequences; `make(apart)` starts one of the two."""
     joined, apart = make(False), make(True)
     found = joined.collapse(outputs)
-    if len(joined.sequences(found)) > 1:
+    n_read = len(joined.read_for(found)[0])
+    if n_read > 1:
         other = apart.collapse(outputs)
-        if len(apart.sequences(other)) < len(joined.sequences(found)):
+        if len(apart.read_for(other)[0]) < n_read:
             return apart, other
     return joined, found
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .again import Again, again
-from .algebra import CARRY, PARAMS, products
+from .algebra import CARRY, CHEAP, PARAMS, products
 from .depend import Arrangement, Counter, LoopPart, Step
 from .graph import Node, Value, in_order, is_literal, readers
 from .joined import Joined, joined
@@ -67,12 +67,6 @@ class Schedule:
     actions: list[Any]
     narrow: list[Value]  # made of params rounded to a narrower type
     alone: list[int]  # the carry's leaves that no loop carries: their last values are computed once, at the end
-
-
-CHEAP = frozenset(
-    """add and broadcast_in_dim convert_element_type copy eq expand_dims ge gt le lt max min mul ne neg not or reshape
-    select_n squeeze stop_gradient sub xor""".split()
-)
 
 
 def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:

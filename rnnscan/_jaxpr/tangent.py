@@ -11,7 +11,7 @@ import numpy as np
 
 from .algebra import CARRY, INPUTS, PARAMS, depends_on
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
-from .keep import LoopStep, is_small, what_to_keep
+from .keep import LoopStep, is_small, sole_source, what_to_keep
 from .linear import Linear, collapsed
 from .many import apply_many, evaluate_many, one_step_late, repeated
 from .schedule import Section
@@ -188,27 +188,28 @@ class TangentStep:
 
     def _sort(self, section: Section) -> None:
         """What the tangent loop reads at each step, what is summed up before it, and what the forward loop keeps."""
-        linear, early = self.linear.linear, self.linear.early
-        read = dict.fromkeys(self.d_outputs)
-        for node in in_order(self.d_outputs, lambda v: v in early or v not in linear):
-            read.update(dict.fromkeys(node.inputs))
-        self.sums = self.linear.sequences(self.d_outputs)
-        needed = {v: None for v in read if v not in linear and not is_literal(v)}
-        self.per_step = [v for v in needed if depends_on(v, self.level) > PARAMS]
+        linear = self.linear.linear
+        self.sums, read = self.linear.read_for(self.d_outputs)
+        self.per_step = [v for v in read if depends_on(v, self.level) > PARAMS]
+        at_once: dict[Value, None] = {}
         for node in in_order(self.sums, lambda v: v not in linear):
-            needed.update((v, None) for v in node.inputs if v not in linear and not is_literal(v))
+            at_once.update((v, None) for v in node.inputs if v not in linear and not is_literal(v))
         for node, operands in self.operands.items():
             if node.name not in _SUMS:
-                needed.update((v, None) for v in operands if not is_literal(v))
-        self.needed = list(needed)
+                at_once.update((v, None) for v in operands if not is_literal(v))
+        needed = dict.fromkeys(read) | at_once
         for v in [*needed, *self.new_state]:
             depends_on(v, self.level)
         made = {v for again in section.again for v in again.outputs}
         at_hand = [v for v, outer in zip(self.seq_inputs, section.seqs, strict=True) if outer in made]
         before = dict(zip(self.state_inputs, self.new_state, strict=False))
-        small = is_small(section.part.nodes)
-        step = LoopStep(self.level, self.seq_inputs, before, [*self.cuts, *at_hand], small)
-        self.kept, self.shifted = what_to_keep(self.needed, step)
+        at_hand += self.cuts
+        step = LoopStep(self.level, self.seq_inputs, before, at_hand, is_small(section.part.nodes))
+        self.kept, self.shifted = what_to_keep(needed, step)
+        there = {*self.seq_inputs, *self.cuts, *self.kept, *self.shifted}
+        self.made_of = {v: u for v in self.per_step if (u := sole_source(v, there, self.level)) is not None}
+        self.per_step = list(dict.fromkeys(self.made_of.get(v, v) for v in self.per_step))
+        self.needed = [v for v in (*needed, *self.per_step) if v not in self.made_of or v in at_once]
 
     def values(self, consts: Arrays, state: Arrays, x: Arrays) -> tuple[Arrays, tuple[Arrays, Arrays]]:
         """One step: `(new state, (values wanted, values kept for the derivative))`."""

@@ -14,8 +14,9 @@ is linear in what it carries and reads, and JAX transposes it into a backward lo
 nothing else; the transpose of `h_{t-1} dw` for all t is one product, the gradient. A rule for tangents (`custom_jvp`)
 rather than for cotangents keeps forward mode, `vmap` and higher derivatives.
 
-Of J_t and K_t only what products are computed from is kept (`_jaxpr/keep.py`); the coefficients are computed again, for
-all steps at once, when the backward pass comes to them: that is what `jax.checkpoint` is here for.
+Of J_t and K_t only what products are computed from is kept (`_jaxpr/keep.py`); the coefficients are computed again when
+the backward pass comes to them: for all steps at once, or in its loop where one kept value is all that they need. That
+is what `jax.checkpoint` is here for.
 """
 
 from functools import partial
@@ -72,6 +73,8 @@ def _rule(body: Body, how: dict[str, Any], primals: tuple[Given], tangents: tupl
         taps = step.taps(d_consts, fixed, over_time, how["length"])
         sums = step.sum_early(d_seqs, taps, fixed, over_time)
         at = lambda d_state, x: step.tangents(fixed, d_consts, d_state, *x)
+        if step.made_of:  # inside the loop, or JAX would make it for all steps in a loop before
+            at = jax.checkpoint(at, prevent_cse=False)
         return lax.scan(at, start, ([over_time[v] for v in step.per_step], sums), **how)
 
     known = consts, turned, state, seqs, sources, cuts, kept
