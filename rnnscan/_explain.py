@@ -9,16 +9,15 @@ from typing import Any
 import jax
 
 from . import _tree
-from ._jaxpr.algebra import PARAMS
+from ._jaxpr.advice import advice, inside, no_gradient, summed_up
 from ._jaxpr.backward import Backward, backward, plain_scan
 from ._jaxpr.depend import Step
-from ._jaxpr.describe import in_words, operand, place, says_something, stands_alone, together, work
+from ._jaxpr.describe import holds_products, in_words, place, says_something, stands_alone, together, work
 from ._jaxpr.graph import Builder, Node, Value
-from ._jaxpr.places import ON_CIRCLE, Place, places, reads_no_carry, reasons, written
-from ._jaxpr.schedule import Schedule
+from ._jaxpr.places import ON_CIRCLE, Place, places, reasons, written
 from ._loop import Loop
 from ._options import Options
-from ._plan import Cost, Group, Plan, count
+from ._plan import Cost, Group, Plan
 from ._program import Arrays, loop_of, time_first
 from ._run.distributed import Distributed
 from ._run.optimized import prepare
@@ -83,34 +82,56 @@ def _plan(cell: Any, options: Options, arrays: Arrays, given: str) -> Plan:
     step = traced.graph(Builder())
     run = plain_scan(traced.closed, len(step.carry), loop.n_steps, loop.reverse, options.unroll)
     nodes, n = written(step.roots), loop.n_steps
-    why = _why_as_written(options, made)
-    groups = _groups([Place("loop", nodes, True)], _names(step, loop, arrays), lambda node: why)
+    why = _why_as_written(options, made, nodes)
+    names = _names(step, loop, arrays)
+    groups = _groups([Place("loop", nodes, True)], names, lambda node: why)
     plan = replace(plan, piece=n, loops=1, written=groups, before=_cost(nodes, _gradient(run, step, n, n)))
+    missing = [no_gradient(nodes)] if plan.before.kept is None and any(v.is_float for v in step.params) else []
     if made is None or why:
-        return replace(plan, why=why, groups=groups, after=plan.before)
+        wanted = nodes if why == _as_written(nodes) else []
+        closed = [hint for node in wanted if (hint := inside(node, names))]
+        hints = [*closed, *summed_up(wanted, plan.before.sums), *missing]
+        return replace(plan, why=why, groups=groups, after=plan.before, advice=tuple(dict.fromkeys(hints)))
     found, reason = places(made.schedule), reasons(made.schedule, options.optimize)
     left = [node for place in found if place.in_loop for node in place.nodes]
+    names = _names(made.schedule.step, loop, arrays)
+    after = _cost(left, _gradient(made, step, n, made.piece))
+    hints = [
+        *advice(made.schedule, left, reason, names),
+        *summed_up([node for place in found for node in place.nodes], after.sums),
+        *missing,
+    ]
     return replace(
         plan,
         piece=made.piece,
         loops=len(made.schedule.sections),
         rewritten=True,
-        groups=_groups(found, _names(made.schedule.step, loop, arrays), reason),
-        after=_cost(left, _gradient(made, step, n, made.piece)),
-        advice=tuple(_advice(made.schedule, left, reason, _names(made.schedule.step, loop, arrays))),
+        groups=_groups(found, names, reason),
+        after=after,
+        advice=tuple(dict.fromkeys(hints)),
     )
 
 
-def _why_as_written(options: Options, made: Distributed | None) -> str:
+def _why_as_written(options: Options, made: Distributed | None, nodes: list[Node]) -> str:
     if options.method != "sequential":
         return f'`method="{options.method}"` writes out every step as it is; `optimize` is for method="sequential".'
     if options.debug:
         return "`debug=True` looks at the values of each step, so the loop runs as it is written."
     if not options.optimize:
         return "`optimize=False` runs the loop as it is written, as plain `lax.scan`."
-    if made is None:
-        return "It runs as plain `lax.scan`: no product of the step reads xs or the carry, so nothing would be gained."
-    return ""
+    return _as_written(nodes) if made is None else ""
+
+
+def _as_written(nodes: list[Node]) -> str:
+    """Why a step that may be taken apart is not."""
+    with_products = [node for node in nodes if work(node).products]
+    if not with_products:
+        because = "the step has no product, so nothing would be gained"
+    elif any(holds_products(node) for node in with_products):
+        because = "its products are inside operations that the rewrites do not open"
+    else:
+        because = "no product of the step reads xs or the carry, so nothing would be gained"
+    return f"It runs as plain `lax.scan`: {because}."
 
 
 def _shapes(loop: Loop, options: Options, arrays: Arrays) -> str:
@@ -182,64 +203,3 @@ def _groups_at(where: Place, names: dict[Value, str], reason: Callable[[Node], s
         whys = Counter(map(reason, others)) if where.in_loop else Counter([""])
         why = ON_CIRCLE if ON_CIRCLE in whys else whys.most_common(1)[0][0]
         yield Group(together(others, names), where.where, 0, sum(work(n).flops for n in others), len(others), "", why)
-
-
-def _advice(s: Schedule, left: list[Node], reason: Callable[[Node], str], names: dict[Value, str]) -> Iterator[str]:
-    products = [node for node in left if work(node).products]
-    if products:
-        yield _what_costs(products, reason, names)
-        yield from _side_by_side(s, products, names)
-    elif s.sections:
-        yield "No product is left in the loop: what stays there is elementwise."
-    else:
-        yield "Nothing reads the step before, so that there is no loop: all steps run at once."
-    for node in left:
-        if reason(node) != ON_CIRCLE and (node in s.pinned or node.effects):
-            yield from _way_out(s, node, reason(node), names)
-
-
-def _what_costs(products: list[Node], reason: Callable[[Node], str], names: dict[Value, str]) -> str:
-    dearest = max(products, key=lambda node: work(node).flops)
-    words = f"`{in_words(dearest, names)}`, {count(work(dearest).flops)}FLOP at each step, because {reason(dearest)}."
-    if len(products) == 1:
-        return f"What still costs: {words}"
-    return f"What still costs: {len(products)} products at each step, the largest of them {words}"
-
-
-def _side_by_side(s: Schedule, products: list[Node], names: dict[Value, str]) -> Iterator[str]:
-    """Products of one value with several matrices of params."""
-    readers: dict[Value, list[Node]] = {}
-    for node in products:
-        if node.name == "dot_general" and s.level[node.inputs[1]] == PARAMS:
-            readers.setdefault(node.inputs[0], []).append(node)
-    for value, nodes in readers.items():
-        if len(nodes) > 1:
-            lines = ", ".join(dict.fromkeys(filter(None, map(place, nodes))))
-            yield (
-                f"{len(nodes)} products in the loop read the same {operand(value, names)}"
-                + (f" ({lines})" if lines else "")
-                + ": with their weights side by side in one matrix they would be one."
-            )
-
-
-def _way_out(s: Schedule, node: Node, reason: str, names: dict[Value, str]) -> Iterator[str]:
-    """What to write instead of an operation that stays though the next carry does not depend on it."""
-    at = f" ({place(node)})" if place(node) else ""
-    if node.effects:
-        yield (
-            f"`{node.name}`{at} has an effect, so it runs at each step, and with it in one loop whatever lies between "
-            "the carry and it. Take it out, or look at ys after the scan."
-        )
-    elif node.name == "cond":
-        apart = "" if reads_no_carry(s, node) else ", as far as no next carry needs it"
-        yield (
-            f"`lax.cond`{at} stays in the loop because {reason}; `jnp.where` computes both sides and would leave it"
-            f"{apart}."
-        )
-    elif node.name == "while":
-        yield (
-            f"`while_loop`{at} stays in the loop because {reason}, which has no gradient in reverse mode either; a "
-            "`fori_loop` with fixed bounds would leave it."
-        )
-    elif not reason.startswith("`"):
-        yield f"`{in_words(node, names)}`{at} stays in the loop: {reason}."

@@ -97,7 +97,7 @@ def count_steps(xs: Any, n_steps: int | None, time_axis: int, mask: Any = None, 
         sizes[name] = jnp.shape(leaf)[time_axis]
     if n_steps is None and not jax.tree.leaves(xs):
         raise SequenceError(
-            "`scan` got neither xs nor n_steps, so it cannot know how many steps to run; give one. The arguments are "
+            "The call got neither xs nor n_steps, so it cannot know how many steps to run; give one. The arguments are "
             "`scan(cell, params, carry, xs)`; without a carry of your own write `scan(cell, params, None, xs)`."
         )
     if n_steps is None:

@@ -1,5 +1,6 @@
 """The options of `scan`: which method honours which, and what is said about the others."""
 
+import difflib
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,8 @@ def read_options(*, remat: Any, optimize: Any, **given: Any) -> Options:
     if remat is not None:
         raise NotImplementedError(
             f"`remat={remat!r}` comes in a later release. Until then `remat=None` works, and `jax.checkpoint` around "
-            "your cell recomputes each step in the backward pass (pass `carry=` then: it is a function like any other)."
+            "your cell recomputes each step in the backward pass (pass `carry=` then: it is a function like any "
+            "other). `optimize` does not look inside it, and keeps little without it."
         )
     given["optimize"] = _rewrites(optimize)
     given["n_steps"] = number_of_steps("n_steps", given["n_steps"])
@@ -96,7 +98,9 @@ def _rewrites(value: Any) -> tuple[str, ...]:
         raise TypeError(f"`optimize` must be True, False or a tuple of names out of {names}; got {value!r}{hint}")
     for name in value:
         if not isinstance(name, str) or name not in REWRITES:
-            raise ValueError(f"`optimize` knows the rewrites {names}; got {name!r}")
+            alike = difflib.get_close_matches(str(name), REWRITES, 1)
+            hint = f". Did you mean {alike[0]!r}?" if alike else ""
+            raise ValueError(f"`optimize` knows the rewrites {names}; got {name!r}{hint}")
     return tuple(name for name in REWRITES if name in value)
 
 

@@ -1,13 +1,18 @@
 """`Plan`, what `explain` returns: which operation of a step runs where, at what cost, and why; and how it prints."""
 
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ._jaxpr.describe import count
 from ._jaxpr.places import ON_CIRCLE
 
 
 _WIDTH = 100
+_PLACES = re.compile(
+    r"once|(before|after) the loops?|loop( \d+)?|between loops \d+ and \d+|all steps|at the end", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,16 @@ class Plan:
     """What still costs, and what you could change."""
 
     def at(self, where: str) -> tuple[Group, ...]:
-        """The groups of one place."""
+        """The groups of one place; none where nothing runs there.
+
+        **Raises** `ValueError` for a name that no place has.
+        """
+        if not _PLACES.fullmatch(where):
+            raise ValueError(
+                f'`Plan.at` got {where!r}, which is no place; it knows "once", "before the loop", "loop", "after the '
+                'loop", with several loops "before the loops", "loop 1", "between loops 1 and 2", "after the loops", '
+                'and "all steps", "at the end"'
+            )
         return tuple(group for group in self.groups if group.where == where)
 
     def __str__(self) -> str:
@@ -148,11 +162,3 @@ def _sums(cost: Cost) -> str:
 
 def _bytes(n: int | None) -> str:
     return "none" if n is None else f"{count(n)}B"
-
-
-def count(n: float) -> str:
-    """`12`, `4.1 k`, `16.8 M`."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= 0.9995 * size:
-            return f"{n / size:.3g} {unit}"
-    return f"{n:.0f} "

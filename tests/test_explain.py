@@ -187,7 +187,56 @@ def test_a_branch_stays_and_jnp_where_is_named_where_it_helps():
     assert "`jnp.where`" in str(plan)
     of_h = rs.explain(branching(lambda h, x: h.sum() > 0), W, H_0, XS)
     assert [group.reason for group in of_h.at("loop")][0] == "the next carry depends on it"
-    assert "`jnp.where`" not in str(of_h)
+    assert "`jnp.where` computes both sides" in " ".join(str(of_h).split())
+
+
+def closed(kind):
+    """A step whose products are inside one operation."""
+    step = lambda params, h, x: jnp.tanh(x @ params["w_x"] + h @ params["w_h"])
+    if kind == "jax.checkpoint":
+        inside = jax.checkpoint(step)
+    elif kind == "cond":
+        inside = lambda params, h, x: jax.lax.cond(h[0, 0] > 0, lambda: step(params, h, x), lambda: h)
+    else:
+        inside = lambda params, h, x: jax.lax.scan(lambda c, _: (step(params, c, x), None), h, length=2)[0]
+    return lambda params, h, x: (inside(params, h, x),) * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [
+        ("jax.checkpoint", "Without `jax.checkpoint` a step is taken apart"),
+        ("cond", "`jnp.where` computes both sides"),
+        ("scan", "write before it what does not change within it"),
+    ],
+)
+def test_products_inside_an_operation_are_told_of(kind, instead):
+    plan = rs.explain(closed(kind), W, H_0, XS)
+    text = " ".join(str(plan).split())
+    assert f"What is inside `{kind} with" in text and instead in text
+    assert plan.after.products >= 2 and "rewrites do not open" in plan.why
+
+
+def test_gradients_that_are_summed_up_at_each_step_are_told_of():
+    plan = rs.explain(closed("scan"), W, H_0, XS)
+    assert plan.after.sums == 2
+    assert not rs.explain(closed("scan"), W, H_0, XS, optimize=False).advice
+    assert any(hint.startswith("Gradients of params are still summed up") for hint in plan.advice)
+    assert not any("summed up" in hint for hint in rs.explain(elman, W, H_0, XS).advice)
+
+
+def test_no_sentence_stands_twice():
+    twice = lambda z: jax.lax.while_loop(lambda z: z.max() > 1, lambda z: z / 2, z)
+    step = lambda params, h, x: (jnp.tanh(h @ params["w_h"]), twice(twice(x @ params["w_x"])))
+    hints = rs.explain(step, W, H_0, XS).advice
+    assert len(hints) == len(set(hints)) and any("number of steps that nobody knows" in hint for hint in hints)
+
+
+def test_a_place_that_does_not_exist_is_refused():
+    plan = rs.explain(elman, W, H_0, XS)
+    assert plan.at("between loops 1 and 2") == ()
+    with pytest.raises(ValueError, match="`Plan.at` got 'before', which is no place"):
+        plan.at("before")
 
 
 def test_a_loop_of_unknown_length_stays_and_has_no_gradient():
@@ -237,7 +286,9 @@ def test_what_is_not_taken_apart_says_why(options, why):
 
 def test_a_cell_without_products_gains_nothing():
     plan = rs.explain(lambda keep, h, x: (keep * h + x.sum(), h), 0.5, H_0, XS)
-    assert not plan.rewritten and "no product of the step reads xs or the carry" in plan.why
+    assert not plan.rewritten and "the step has no product" in plan.why
+    of_params = rs.explain(lambda keep, h, x: (h + (keep @ keep).sum(), h), jnp.eye(2), H_0, XS)
+    assert "no product of the step reads xs or the carry" in of_params.why
     assert rs.explain(elman, W, H_0, XS, n_steps=0).why == "There is no step to run."
 
 

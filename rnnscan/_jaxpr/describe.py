@@ -20,6 +20,9 @@ _MOVES = frozenset(
 )
 """Operations that compute nothing: they move numbers, or change how these are written."""
 
+CHECKPOINTS = ("checkpoint", "remat", "remat2")
+"""`jax.checkpoint`, by the names that JAX gives it."""
+
 _OF_JAX = os.path.dirname(jax.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _SKIPPED = (_OF_JAX, os.path.join(_OURS, "cells", "product.py"))
@@ -75,6 +78,11 @@ def stands_alone(node: Node) -> bool:
     return work(node).products > 0 or node.name in ("cond", "while", "scan") or bool(node.effects)
 
 
+def holds_products(node: Node) -> bool:
+    """Whether products are inside an operation that is none itself."""
+    return work(node).products > 0 and not products(node)
+
+
 def in_words(node: Node, names: dict[Value, str]) -> str:
     """One operation: `x (8, 3) @ w_x (3, 7)`."""
     if node.name == "dot_general":
@@ -88,7 +96,8 @@ def in_words(node: Node, names: dict[Value, str]) -> str:
     found = work(node)
     inside = {0: "", 1: " with one product"}.get(found.products, f" with {found.products} products")
     shapes = [_shape(v) for v in node.outputs if v.shape]
-    return f"{node.name}{inside}" + (f" -> {', '.join(shapes)}" if shapes and len(shapes) <= 2 else "")
+    name = "jax.checkpoint" if node.name in CHECKPOINTS else node.name
+    return f"{name}{inside}" + (f" -> {', '.join(shapes)}" if shapes and len(shapes) <= 2 else "")
 
 
 def says_something(nodes: list[Node], names: dict[Value, str]) -> bool:
@@ -167,3 +176,11 @@ def place(node: Node) -> str:
         file = os.path.basename(frame.file_name)
         return f"line {frame.line_num}" if file.startswith("<") else f"{file}:{frame.line_num}"
     return ""
+
+
+def count(n: float) -> str:
+    """`12`, `4.1 k`, `16.8 M`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= 0.9995 * size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n:.0f} "

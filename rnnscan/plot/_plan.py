@@ -8,7 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from .._plan import Group, Plan, count
+from .._jaxpr.describe import count
+from .._plan import Group, Plan
 from ._draw import COLOURS
 
 
