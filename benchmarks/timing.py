@@ -40,7 +40,11 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
 
 
 def run_times(
-    runs: Mapping[str, Callable[[], Any]], rounds: int = 20, warmup: int = 2, least_s: float = 2e-3
+    runs: Mapping[str, Callable[[], Any]],
+    rounds: int = 20,
+    warmup: int = 2,
+    least_s: float = 2e-3,
+    settle_s: float = 1e-2,
 ) -> dict[str, list[float]]:
     """Seconds a call for each of `runs`, one sample a round; every round measures all of them, in an order
     of its own.
@@ -48,14 +52,21 @@ def run_times(
     A call ends when its result is ready (`jax.block_until_ready`). Each run is called `warmup` times before anything
     is kept; those calls also tell how many calls make a sample of at least `least_s` seconds, which the clock and the
     scheduler resolve.
+
+    Before each sample the same program runs for `settle_s` seconds that nobody counts, unless one call takes ten times
+    as long: OpenMP's threads go on spinning for some milliseconds after a call of torch, and whoever comes next shares
+    its cores with them.
     """
-    calls = {}
+    calls, unheard = {}, {}
     for name, run in runs.items():
         seconds = min(_seconds(run, 1) for _ in range(max(1, warmup)))
         calls[name] = max(1, math.ceil(least_s / seconds))
+        unheard[name] = math.ceil(settle_s / seconds) if seconds < 10 * settle_s else 0
     times: dict[str, list[float]] = {name: [] for name in runs}
     for names in _turns(list(runs), rounds):
         for name in names:
+            for _ in range(unheard[name]):
+                _seconds(runs[name], 1)
             times[name].append(_seconds(runs[name], calls[name]))
     return times
 

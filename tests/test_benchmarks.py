@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +50,19 @@ def test_a_spread_is_the_quartiles_and_a_ratio_is_taken_pair_by_pair():
 def test_every_run_is_called_in_every_round_and_in_changing_order():
     called = []
     runs = {name: lambda name=name: called.append(name) for name in "abc"}
-    times = timing.run_times(runs, rounds=8, warmup=1, least_s=1e-12)
+    times = timing.run_times(runs, rounds=8, warmup=1, least_s=1e-12, settle_s=0)
     assert all(len(samples) == 8 and min(samples) > 0 for samples in times.values())
     rounds = ["".join(called[3 * r : 3 * r + 3]) for r in range(9)]
     assert len(called) == 27 and all(sorted(r) == list("abc") for r in rounds) and len(set(rounds)) > 2
+
+
+def test_a_program_runs_by_itself_before_its_sample_unless_it_takes_long():
+    """Threads of the one before it may still spin."""
+    called = []
+    runs = {"short": lambda: called.append("short"), "long": lambda: (called.append("long"), time.sleep(1e-3))}
+    timing.run_times(runs, rounds=2, warmup=1, least_s=1e-12, settle_s=5e-5)
+    assert called.count("long") == 1 + 2
+    assert called.count("short") >= 1 + 2 * 2
 
 
 def test_a_fresh_compilation_traces_again():
