@@ -3,7 +3,8 @@
 * `split_products`: `concat([x, h]) @ w = x @ w_x + h @ w_h`, for any number of parts, on either side of the product.
 * `sum_inputs_first`: `(x w + h u) + b = (h u + b) + x w`, so that terms of a kind are summed where they are.
 * `cut_early`: `split(a + h u) = split(a) + split(h u)`, so that each gate reads a sequence of its own. XLA's CPU
-  backend reads a sequence cut inside the loop element by element, which costs more than the product does.
+  backend reads a sequence cut inside the loop element by element, which costs more than the product does. And
+  `split(x w + b) = split(x w) + split(b)`, so that the loop can add the bias, which costs a pass over x w outside.
 """
 
 from collections import Counter
@@ -161,12 +162,11 @@ def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder)
 
     def through(value: Value) -> bool:
         node = value.node
-        return (
-            value not in whole
-            and node.name in ELEMENTWISE
-            and depends_on(value, level) == CARRY
-            and any(depends_on(v, level) == INPUTS and v.shape == value.shape for v in node.inputs)
-        )
+        if value in whole or node.name not in ELEMENTWISE:
+            return False
+        if depends_on(value, level) < CARRY:
+            return biased_product(node, level)
+        return any(depends_on(v, level) == INPUTS and v.shape == value.shape for v in node.inputs)
 
     @cache
     def worth(value: Value) -> bool:
@@ -237,6 +237,15 @@ def rows_by_matrix(node: Node) -> bool:
         return False
     rows, matrix = (v.shape for v in node.inputs)
     return len(matrix) == 2 and node.params["dimension_numbers"] == (((len(rows) - 1,), (0,)), ((), ()))
+
+
+def biased_product(node: Node, level: dict[Value, int]) -> bool:
+    """Whether a node adds params to a product of inputs, or to a part of one."""
+    given = [v for v in node.inputs if not is_literal(v) and depends_on(v, level) > PARAMS]
+    if node.name != "add" or len(given) != 1 or depends_on(given[0], level) == CARRY:
+        return False
+    origin = given[0].node
+    return products(origin.inputs[0].node if cut_axis(origin) is not None else origin) > 0
 
 
 def products(node: Node) -> float:

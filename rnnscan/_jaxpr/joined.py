@@ -63,6 +63,18 @@ def joined(nodes: list[Node], actions: list[Any], read_by: Readers, level: dict[
     return None
 
 
+def comes_apart(action: InParts, in_loops: list[Node], read_by: Readers, level: dict[Value, int]) -> bool:
+    """Whether the gradient of a matrix of inputs is better made part by part.
+
+    Cotangents of parts that meet the same parts of a loop's product come joined, as that product's. All others would
+    have to be joined first: written and read once more, where a product for each part reads the rows again.
+    """
+    if any(_alike(n, action.product) and _sums(n, action, read_by, level) is not None for n in in_loops):
+        return False
+    features, width = action.product.inputs[1].shape
+    return (len(action.columns) - 1) * features < 2 * width
+
+
 def _narrower(of_inputs: Node, product: Node) -> bool:
     """Whether inputs have no more features than the carry: most of the work is the loop's in any case."""
     return of_inputs.inputs[1].shape[0] <= product.inputs[1].shape[0]

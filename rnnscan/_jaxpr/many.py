@@ -67,11 +67,16 @@ def _product(node: Node, args: list[Any], side: int) -> jax.Array:
 
 
 def product_in_parts(
-    node: Node, seq: jax.Array, matrix: jax.Array, bias: jax.Array | None, columns: list[tuple[jax.Array, jax.Array]]
+    node: Node,
+    seq: jax.Array,
+    matrix: jax.Array,
+    bias: jax.Array | None,
+    columns: list[tuple[jax.Array, jax.Array]],
+    apart: bool = False,
 ) -> list[jax.Array]:
     """A sequence of rows times a matrix, plus a row `bias`, cut into columns: computed as a product for each of the
     `columns`, cuts of matrix and bias, so that no result is written twice. Its derivatives are those of one product,
-    cut afterwards."""
+    cut afterwards, or those of a product for each where they come `apart`."""
 
     how = {name: node.params[name] for name in ("precision", "preferred_element_type")}
 
@@ -87,20 +92,25 @@ def product_in_parts(
         parts = [(flat(seq, w), b) for w, b in columns]
         return [whole(part if b is None else part + b.reshape(1, -1)) for part, b in parts]
 
+    def tangent(pairs: list[Any], d_bias: Any, widths: list[int]) -> Any:
+        """Of one product with its bias, 0 where nothing moves."""
+        again = jax.checkpoint(flat, prevent_cse=False)  # so that seq is kept and not its reshaped copy
+        terms = [again(*pair) for pair in pairs]
+        added = [whole(sum(terms[1:], start=terms[0]))] if terms else []
+        shape = (*seq.shape[1:-1], sum(widths))
+        added += [repeated(d, seq.shape[0], shape, widths) for d in [d_bias] if moves(d)]
+        return sum(added[1:], start=added[0]) if added else jnp.zeros((seq.shape[0], *shape), node.avals[0].dtype)
+
     def rule(primals: Any, tangents: Any) -> Any:
         (seq, matrix, bias, columns), (d_seq, d_matrix, d_bias, _) = primals, tangents
         out = product(seq, matrix, bias, columns)
-        again = jax.checkpoint(flat, prevent_cse=False)  # so that seq is kept and not its reshaped copy
-        pairs = [(d_seq, matrix)] * moves(d_seq) + [(seq, d_matrix)] * moves(d_matrix)
-        terms = [again(*pair) for pair in pairs]
-        columns = [part.shape[-1] for part in out]
-        added = [whole(sum(terms[1:], start=terms[0]))] if terms else []
-        shape = (*seq.shape[1:-1], matrix.shape[-1])
-        added += [repeated(d, seq.shape[0], shape, columns) for d in [d_bias] if moves(d)]
-        if not added:
-            return out, [jnp.zeros_like(part) for part in out]
-        d = sum(added[1:], start=added[0])
-        return out, list(lax.split(d, columns, d.ndim - 1))
+        widths = [part.shape[-1] for part in out]
+        cut = lambda x: lax.split(x, widths, x.ndim - 1) if moves(x) else [x] * len(widths)
+        pairs = lambda w, d_w: [(d_seq, w)] * moves(d_seq) + [(seq, d_w)] * moves(d_w)
+        if not apart:
+            return out, list(cut(tangent(pairs(matrix, d_matrix), d_bias, widths)))
+        parts = zip(columns, cut(d_matrix), cut(d_bias), widths, strict=True)
+        return out, [tangent(pairs(w, d_w), d_b, [width]) for (w, _), d_w, d_b, width in parts]
 
     product.defjvp(rule, symbolic_zeros=True)
     return product(seq, matrix, bias, columns)

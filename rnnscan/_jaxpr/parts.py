@@ -22,6 +22,7 @@ class InParts:
     columns: list[tuple[int, int]]
     outputs: list[Value]
     nodes: list[Node]  # what it stands for: the product, the sum with the bias, the cuts
+    apart: bool = False  # whether the matrix's gradient is made part by part as well
 
     @property
     def inputs(self) -> tuple[Value, ...]:

@@ -1,14 +1,14 @@
 """The order in which the parts of a step run for many steps: loops, and operations for all steps at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .again import Again, again
-from .algebra import CARRY, CHEAP, PARAMS, products
+from .algebra import CARRY, CHEAP, PARAMS, biased_product, products, rows_by_matrix
 from .depend import Arrangement, Counter, LoopPart, Step
 from .graph import Node, Value, in_order, is_literal, readers
-from .joined import Joined, joined
-from .parts import in_parts
+from .joined import Joined, comes_apart, joined
+from .parts import InParts, in_parts
 
 
 @dataclass(eq=False)
@@ -91,6 +91,9 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
     at_end = [v for node in in_order([step.new_carry[i] for i in made.alone]) for v in node.inputs]
     read_by = readers(step.roots)
     actions = in_parts(made.actions, read_by, level)
+    in_loops = [n for section in sections for n in section.part.nodes if rows_by_matrix(n)]
+    apart = lambda a: isinstance(a, InParts) and comes_apart(a, in_loops, read_by, level)
+    actions = [replace(a, apart=True) if apart(a) else a for a in actions]
     sequences = [v for section in sections for v in section.seqs]
     actions = again(actions, {*step.outputs, *step.new_carry, *at_end, *sequences}, level)
     for section in sections:
@@ -170,8 +173,7 @@ def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
                 given = [u for u in dict.fromkeys(v.node.inputs) if not is_literal(u) and level[u] > PARAMS]
                 new = sum(u.bytes for u in given if u not in section.seqs)
                 smaller = new < v.bytes and _light_consts(v.node, level)
-                biased = v.node.name == "add" and len(given) == 1 and products(given[0].node) > 0
-                if v.node.name in CHEAP and level[v] < CARRY and (smaller or biased):
+                if v.node.name in CHEAP and level[v] < CARRY and (smaller or biased_product(v.node, level)):
                     section.part.nodes.add(v.node)
                     changed = True
                     break

@@ -164,7 +164,8 @@ class Distributed:
                 (rows, matrix), bias = action.product.inputs, action.bias
                 columns = shared.columns.get(action.product) or _columns(action, fixed)
                 given = over_time[rows], fixed[matrix], None if bias is None else fixed[bias]
-                over_time.update(zip(action.outputs, product_in_parts(action.product, *given, columns), strict=True))
+                parts = product_in_parts(action.product, *given, columns, action.apart)
+                over_time.update(zip(action.outputs, parts, strict=True))
             elif isinstance(action, Again):
                 action.run(fixed, over_time)
             else:
