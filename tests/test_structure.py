@@ -236,7 +236,7 @@ def test_products_with_x_run_for_all_steps_at_once(case, gates):
     assert ops["add"] == 0  # biases are added in the loop, where they take no pass of their own
 
 
-@pytest.mark.parametrize(("name", "features", "products"), [("GRU", IN, 3), ("GRU", 40, 1), ("LSTM", IN, 1)])
+@pytest.mark.parametrize(("name", "features", "products"), [("GRU", IN, 3), ("GRU", 4, 1), ("LSTM", IN, 1)])
 def test_the_gradient_of_the_inputs_weights_gate_by_gate(name, features, products):
     """A GRU's gates have cotangents that nothing has joined; reading few features once a gate costs less than that."""
     cell = getattr(rs.cells, name)(features, HIDDEN)

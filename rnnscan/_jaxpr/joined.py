@@ -67,12 +67,13 @@ def comes_apart(action: InParts, in_loops: list[Node], read_by: Readers, level: 
     """Whether the gradient of a matrix of inputs is better made part by part.
 
     Cotangents of parts that meet the same parts of a loop's product come joined, as that product's. All others would
-    have to be joined first: written and read once more, where a product for each part reads the rows again.
+    have to be joined first: written and read once more, where a product for each part reads the rows again, and joins
+    what comes out. It pays where features are few.
     """
     if any(_alike(n, action.product) and _sums(n, action, read_by, level) is not None for n in in_loops):
         return False
     features, width = action.product.inputs[1].shape
-    return (len(action.columns) - 1) * features < 2 * width
+    return 2 * (len(action.columns) - 1) * features < width
 
 
 def _narrower(of_inputs: Node, product: Node) -> bool:
