@@ -63,6 +63,8 @@ def softmax(w):
 def reduction(w):
     a = w.pick()
     kind = w.choose(("sum", "mean", "max", "prod"))
+    if kind == "max":  # of what XLA computes once: where it computes `a` twice, with two roundings, `a == max(a)` fails
+        a = w.define(f"{a} @ {w.matrix(w.width[a], w.width[a])}", w.width[a])
     n = w.size()
     w.define(f"jnp.tanh(jnp.{kind}({a}, axis=-1, keepdims=True)) * {w.pick(n)}", n)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
-from rnnscan._jaxpr import keep
+from rnnscan._jaxpr import keep, many
 from tests.helpers import assert_close
 from tests.structure import contents, loops
 from tests.user_cells import CONCAT_LSTM, HIDDEN, IN, LEAKY, NORM_GRU, concat_lstm, leaky, norm_gru
@@ -67,6 +67,34 @@ def test_gradients_are_the_same_however_large_a_step_is(name, limit, monkeypatch
     want = jax.jit(training(cell, carry, optimize=False))(params, XS)
     monkeypatch.setattr(keep, "SMALL_STEP", limit)
     assert_close(jax.jit(training(of_size(cell), carry))(params, XS), want)
+
+
+CHOICES = {
+    "maximum": lambda a: jnp.maximum(a, 0.1),
+    "largest": lambda a: jnp.max(a, -1, keepdims=True) * jnp.ones(HIDDEN),
+    "winner": lambda a: jnp.where(a >= jnp.max(a, -1, keepdims=True), a, 0.3 * a),
+    "argmax": lambda a: jnp.tanh(a) * jnp.take(jnp.arange(1.0, 1.0 + HIDDEN), jnp.argmax(a, -1))[..., None],
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_not_made_twice(name, monkeypatch):
+    """As on a device that rounds a product of many rows another way than one of few: of `a` from the one and the `h`
+    that `max(a, 0.1)` of the other became, `a == h` would be true nowhere, and the gradient zero."""
+
+    def cell(params, h, x):
+        a = x @ params["w_x"] + h @ params["w_h"]
+        return CHOICES[name](a), a * a
+
+    draw = np.random.default_rng(3)
+    params = {
+        "w_x": jnp.asarray(draw.normal(size=(IN, HIDDEN))),
+        "w_h": jnp.asarray(draw.normal(size=(HIDDEN, HIDDEN))),
+    }
+    want = jax.jit(training(of_size(cell), H_0, optimize=False))(params, XS)
+    at_once = many._flat_product
+    monkeypatch.setattr(many, "_flat_product", lambda *args: at_once(*args) * (1 + 2.0**-50))
+    assert_close(jax.jit(training(of_size(cell), H_0))(params, XS), want)
 
 
 def test_a_state_that_is_set_to_a_number_is_kept_as_it_goes_in(monkeypatch):

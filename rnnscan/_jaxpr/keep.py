@@ -1,14 +1,14 @@
 """Which values of a step to keep for its derivative, so that the rest can be computed again from few bytes.
 
 A minimum cut: between what a step starts from and what its derivative reads lie the operations; cutting a value means
-keeping it, at the price of its bytes. Values that are kept anyway cost nothing, and products are not computed again, so
-their results (or something behind them) are cut, unless the step is a small one. Among cheapest cuts the one nearest to
-the derivative is taken, which leaves least to compute. PyTorch's compiler partitions graphs this way; see also Griewank
-& Walther, ch. 12.
+keeping it, at the price of its bytes. Values that are kept anyway cost nothing. Products are not computed again, so
+their results (or something behind them) are cut, unless the step is a small one; nor is a choice (`_chooses`). Among
+cheapest cuts the one nearest to the derivative is taken, which leaves least to compute. PyTorch's compiler partitions
+graphs this way; see also Griewank & Walther, ch. 12.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ _AGAIN = ELEMENTWISE | frozenset(
     """argmax argmin broadcast_in_dim concatenate custom_jvp_call dynamic_slice expand_dims gather iota pad reduce_and
     reduce_max reduce_min reduce_or reduce_prod reduce_sum reshape rev slice split squeeze transpose pvary""".split()
 )
+
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 SMALL_STEP = 1 << 16  # floating-point operations
 
@@ -78,7 +80,7 @@ def _cheapest(needed: list[Value], step: LoopStep, at_hand: Iterable[Value]) -> 
                 continue
             stored = step.small and v not in step.seqs  # by the loop, as one operation more
             flow.add((v, "in"), (v, "out"), 0 if v in free else max(v.bytes, 1) + stored)
-            if not (can_run_again(node) or (step.small and products(node))):
+            if _chooses(node, varies) or not (can_run_again(node) or (step.small and products(node))):
                 flow.add("start", (v, "in"), None)
                 continue
             for u in node.inputs:
@@ -87,6 +89,19 @@ def _cheapest(needed: list[Value], step: LoopStep, at_hand: Iterable[Value]) -> 
     for v in needed:
         flow.add((v, "out"), "end", None)
     return [v for v, _ in flow.cut("start", "end") if v not in free]
+
+
+def _chooses(node: Node, varies: Callable[[Value], bool]) -> bool:
+    """Whether a node makes a choice between floats that change: which is the larger, whether they are equal, an index.
+
+    Computed again, they may be rounded another way, so the choice is kept. The derivative of `m = max(a, b)` asks for
+    `a == m`: of a computed twice and the first m, that would be true nowhere, and the derivative zero. A comparison
+    with a number turns only where the value is within rounding of it.
+    """
+    of_floats = any(v.is_float and varies(v) for v in node.inputs)
+    if not of_floats or any(v.is_float for v in node.outputs) or node.name == "is_finite":
+        return False
+    return node.name not in _COMPARISONS or sum(map(varies, node.inputs)) > 1
 
 
 def sole_source(value: Value, at_hand: set[Value], level: dict[Value, int]) -> Value | None:
