@@ -136,7 +136,7 @@ def rnnscan(problem: Problem, variant: str = "") -> Contender:
         return rs.scan(cell, params, carry, xs, optimize=True)[1]
 
     lacks = ("b_hn",) if variant == "gru, reset before" else ()
-    double = "; GRU: double bias" if not variant else ""
+    double = "; double bias" if problem.cell == "gru" and not variant else ""
     return Contender(into, forward, variant=variant, lacks=lacks, note=f"rs.scan(cell, params, carry, xs){double}")
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import random
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -159,7 +160,20 @@ def machine() -> dict[str, Any]:
         "dtype": str(jnp.zeros(()).dtype),
         "python": platform.python_version(),
         **{package: version(package) for package in ("jax", "jaxlib", "numpy")},
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """The commit of this repository that ran, `+` behind it where files were changed; empty outside a repository."""
+    said = []
+    for command in ("rev-parse --short HEAD", "status --porcelain --untracked-files=no"):
+        try:
+            found = subprocess.run(["git", *command.split()], cwd=RESULTS, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        said.append(found.stdout.strip())
+    return said[0] + "+" * bool(said[1])
 
 
 def _processor() -> str:
