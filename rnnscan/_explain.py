@@ -151,8 +151,10 @@ def _names(step: Step, loop: Loop, arrays: Arrays) -> dict[Value, str]:
     """What the user calls the inputs of a step."""
     params = {id(leaf): _short(name) for name, leaf in _tree.named_leaves("", arrays.params)}
     carry = {id(leaf): name for name, leaf in _tree.named_leaves("carry", loop.carry_of(loop.state))}
-    given = step.params[len(step.params) - len(jax.tree.leaves(loop.params)) :]
+    n_closed = len(step.params) - len(jax.tree.leaves(loop.params))
+    closed, given = step.params[:n_closed], step.params[n_closed:]
     names = {v: params.get(id(leaf), "") for v, leaf in zip(given, jax.tree.leaves(loop.params), strict=True)}
+    names |= dict.fromkeys(closed, "closed-over")
     names |= {v: carry.get(id(leaf), "") for v, leaf in zip(step.carry, jax.tree.leaves(loop.state), strict=True)}
     xs = [name for name, _ in _tree.named_leaves("x", arrays.xs)]  # a rewrite puts its own inputs behind them
     names |= dict(zip(step.inputs, xs, strict=False))

@@ -1,6 +1,7 @@
 """Notes put on an error that was raised inside a cell: what the cell was given, and what such an error often means."""
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,9 +77,31 @@ def _notes(error: Exception, cell: Any, given: dict[str, Any]) -> Iterator[str]:
             f"x is a {type(x).__name__} of {len(x)} arrays: `xs` was such a {type(x).__name__}, which is a tree of "
             f"{len(x)} sequences. If it is a list of time steps, write `jnp.stack(xs)`."
         )
+    yield from _in_other_places(error, given)
     if isinstance(error, TypeError) and not _takes_three(cell):
         yield f"`scan` calls a cell as `cell(params, carry, x)`; `{name}` is defined with other arguments."
     yield from other_params(cell, given["params"])
+
+
+def _in_other_places(error: Exception, given: dict[str, Any]) -> Iterator[str]:
+    """Whether arguments seem to have changed places, or axes."""
+    text = str(error)
+    if isinstance(error, TypeError) and re.search("string index|not str|not 'str'", text):
+        found = [root for root in ("carry", "x") if isinstance(given[root], dict)]
+        if found and not isinstance(given["params"], dict):
+            yield (
+                f"`params` is not a dict, but `{found[0]}` is one with keys {sorted(map(str, given[found[0]]))}: did "
+                "they change places? The order is `scan(cell, params, carry, xs)`."
+            )
+    x_rows, carry_rows = (
+        {leaf.shape[0] for leaf in jax.tree.leaves(given[root]) if getattr(leaf, "ndim", 0) > 1}
+        for root in ("x", "carry")
+    )
+    if "shape" in text and len(x_rows) == len(carry_rows) == 1 and x_rows != carry_rows:
+        yield (
+            f"x has {min(x_rows)} rows at each step, the carry has {min(carry_rows)}: if xs is (batch, time, ...), "
+            "pass `time_axis=1`."
+        )
 
 
 def _dicts(path: str, tree: Any) -> Iterator[tuple[str, Any]]:

@@ -63,6 +63,24 @@ def test_init_takes_one_key(make):
         make(jax.random.split(jax.random.key(0)))
 
 
+WEIGHTS = {"w": np.ones((3, 5)), "u": np.ones((5, 5))}
+
+
+def own(params, h, x):
+    h = jnp.tanh(x @ params["w"] + h @ params["u"])
+    return h, h
+
+
+def test_arguments_that_changed_places():
+    h_0, xs = np.zeros((2, 5)), np.ones((7, 2, 3))
+    assert "`params` is not a dict, but `carry` is one with keys ['u', 'w']: did they change places?" in notes_of(
+        lambda: rs.scan(own, h_0, WEIGHTS, xs), TypeError
+    )
+    said = notes_of(lambda: rs.scan(own, WEIGHTS, h_0, xs.swapaxes(0, 1)), TypeError)
+    assert "x has 7 rows at each step, the carry has 2: if xs is (batch, time, ...), pass `time_axis=1`." in said
+    assert "change" not in said and "rows" not in notes_of(lambda: rs.scan(own, WEIGHTS, h_0, xs[..., :2]), TypeError)
+
+
 def test_a_list_of_time_steps_is_to_be_stacked():
     steps = [jnp.ones((2, 3))] * 5
     said = notes_of(lambda: rs.scan(LSTM, PARAMS, None, steps), TypeError)

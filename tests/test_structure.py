@@ -6,6 +6,7 @@ many numbers as a matrix of weights: time is 11 steps, rows are 2, and no matrix
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import rnnscan as rs
+from tests.helpers import assert_close
 from tests.structure import contents, loops, per_step, printed, scan_equations
 from tests.user_cells import CONCAT_LSTM, LEAKY, NORM_GRU, concat_lstm, leaky, matrices, norm_gru
 
@@ -281,6 +283,44 @@ def test_nothing_of_length_t_is_stored_for_the_last_output(case, outputs, option
     *lower, loop = per_step(run, case.params, case.carry, case.xs)
     assert loop.of_length(STEPS) == [], str(loop)
     assert len(lower) == case.name.startswith("Stack")  # the upper layer reads what the lower one gave at each step
+
+
+def two_layers(params, carry, x):
+    h, k = carry
+    h = jnp.tanh(jnp.concatenate([x, h], -1) @ params["w_1"])
+    k = jnp.tanh(jnp.concatenate([k, h, x], -1) @ params["w_2"] + params["b_2"])
+    return (h, k), k
+
+
+TWO_LAYERS = of_cell(
+    "two layers joined by concatenations", 2, two_layers,
+    matrices(w_1=(IN + HIDDEN, HIDDEN), w_2=(2 * HIDDEN + IN, HIDDEN), b_2=(HIDDEN,)), (H_0, H_0),
+)  # fmt: skip
+
+
+def test_a_concatenation_of_layers_is_cut_where_their_loops_are():
+    """What the upper layer's product takes from the lower one leaves both loops, as what it takes from x does."""
+    ops, found = contents(TWO_LAYERS.run, TWO_LAYERS.params, TWO_LAYERS.carry, XS)
+    assert ops["dot_general"] == 3 and [loop.products for loop in found] == [1, 1]
+    ours, plain = (training(partial(TWO_LAYERS.run, optimize=optimize)) for optimize in (True, False))
+    arguments = TWO_LAYERS.params, XS, TWO_LAYERS.carry
+    check(per_step(ours, *arguments), 4, TWO_LAYERS.params)
+    assert_close(jax.jit(ours)(*arguments), jax.jit(plain)(*arguments))
+
+
+def test_it_is_not_where_there_is_one_loop():
+    run = partial(TWO_LAYERS.run, optimize=("split", "hoist", "weight_grads"))
+    (loop,) = per_step(run, TWO_LAYERS.params, TWO_LAYERS.carry, XS)
+    assert loop.products == 2
+
+
+@pytest.mark.parametrize("cell", [rs.cells.LSTM, rs.cells.GRU])
+def test_an_upper_layer_reads_its_gates_apart(cell):
+    """As the lowest does: what is cut inside the loop is read element by element."""
+    stack = rs.wrap.Stack(cell(IN, HIDDEN), cell(HIDDEN, HIDDEN))
+    params = stack.init(jax.random.key(0), jnp.float64)
+    for loop in per_step(lambda params, xs: rs.scan(stack, params, None, xs)[1], params, XS):
+        assert {shape for shape in loop.fixed if shape[:1] == (STEPS,)} == {(STEPS, ROWS, HIDDEN)}
 
 
 @pytest.mark.parametrize("case", USERS + LIBRARY, ids=repr)

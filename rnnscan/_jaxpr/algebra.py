@@ -8,7 +8,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import groupby
 from typing import Any
@@ -35,6 +35,16 @@ CHEAP = frozenset(
 )
 
 
+Own = Callable[[Node, Value], bool]
+"""Whether a value that a node reads, and that depends on the carry, must be in the loop of the node."""
+
+
+def in_one_loop(values: Sequence[Value]) -> Own:
+    """For steps with one loop: every value is of the loop of its readers."""
+    del values
+    return lambda node, value: True
+
+
 def depends_on(value: Value, level: dict[Value, int]) -> int:
     """The highest level among the inputs that a value is made of; `level` knows the inputs and is extended."""
     for node in in_order([value], lambda v: v in level):
@@ -43,16 +53,30 @@ def depends_on(value: Value, level: dict[Value, int]) -> int:
     return level[value]
 
 
-def simplify(values: Sequence[Value], level: dict[Value, int], build: Builder, split: bool, hoist: bool) -> list[Value]:
-    """All the rules in turn: the first for `split`, the others for `hoist`."""
+def simplify(
+    values: Sequence[Value],
+    level: dict[Value, int],
+    build: Builder,
+    split: bool,
+    hoist: bool,
+    circles: Callable[[Sequence[Value]], Own] = in_one_loop,
+) -> list[Value]:
+    """All the rules in turn: the first for `split`, the others for `hoist`; `circles` looks at what each is given."""
     new = list(values)
     if split:
-        new = rewritten(new, lambda node, inputs: split_products(node, inputs, level, build), build)
+        own = circles(new)
+        new = rewritten(new, lambda node, inputs: split_products(node, inputs, level, build, own), build)
     if hoist:
         for _ in range(2):  # cutting brings sums together that were apart
-            new = _sum_inputs_first(new, level, build)
-            new = _cut_early(new, level, build)
+            new = _sum_inputs_first(new, level, build, circles(new))
+            new = _cut_early(new, level, build, circles(new))
     return new
+
+
+def _rank(value: Value, reader: Node, level: dict[Value, int], own: Own) -> int:
+    """The level of a value that a node reads, and one more where it is of the node's own loop."""
+    found = depends_on(value, level)
+    return found + (found == CARRY and own(reader, value))
 
 
 def split_products(
@@ -60,6 +84,7 @@ def split_products(
     inputs: tuple[Value, ...],
     level: dict[Value, int],
     build: Builder,
+    own: Own,
 ) -> list[Value] | None:
     """A product with a concatenation, as a sum of products; None where that gains nothing."""
     if node.name != "dot_general":
@@ -70,13 +95,13 @@ def split_products(
         parts, axis = _parts(joined, build)
         if axis is None or axis not in contracted[side] or axis in batch[side]:
             continue
-        levels = [depends_on(part, level) for part in parts]
-        if max(levels) < CARRY or min(levels) == CARRY or depends_on(other, level) == CARRY:
+        ranks = [max(INPUTS, _rank(v, node, level, own)) for v in _parts(node.inputs[side])[0]]
+        if max(ranks) < CARRY or len(set(ranks)) == 1 or depends_on(other, level) == CARRY:
             continue
         other_axis = contracted[1 - side][list(contracted[side]).index(axis)]
         total, start = None, 0
-        for _, group in groupby(parts, lambda part: depends_on(part, level) == CARRY):
-            members = list(group)
+        for _, group in groupby(zip(ranks, parts, strict=True), lambda pair: pair[0]):
+            members = [part for _, part in group]
             part = members[0] if len(members) == 1 else build(partial(_joined, axis), *members)
             stop = start + part.shape[axis]
             piece = _slice(other, other_axis, start, stop, build)
@@ -92,8 +117,9 @@ def _joined(axis: int, *parts: Any) -> Any:
     return lax.concatenate(parts, axis)
 
 
-def _parts(value: Value, build: Builder) -> tuple[tuple[Value, ...], int | None]:
-    """The parts of a concatenation, also of a nested one, and its axis, seen through a conversion of its type."""
+def _parts(value: Value, build: Builder | None = None) -> tuple[tuple[Value, ...], int | None]:
+    """The parts of a concatenation, also of a nested one, and its axis, seen through a conversion of its type, which
+    the parts get each for itself where there is something to `build` with."""
     node = value.node
     if node.name == "concatenate":
         axis = node.params["dimension"]
@@ -103,7 +129,7 @@ def _parts(value: Value, build: Builder) -> tuple[tuple[Value, ...], int | None]
         ), axis
     if node.name == "convert_element_type":
         parts, axis = _parts(node.inputs[0], build)
-        return tuple(build.again(node, part) for part in parts), axis
+        return parts if build is None else tuple(build.again(node, part) for part in parts), axis
     return (value,), None
 
 
@@ -119,7 +145,7 @@ def _uses(values: Sequence[Value]) -> Counter[Value]:
     return uses
 
 
-def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: Builder) -> list[Value]:
+def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: Builder, own: Own) -> list[Value]:
     """Each chain of sums by what its terms depend on: XLA adds a bias to the loop's product without a pass more."""
     uses = _uses(values)
     inside = {
@@ -129,15 +155,17 @@ def _sum_inputs_first(values: Sequence[Value], level: dict[Value, int], build: B
         for v in node.inputs
         if v.node.name == "add" and uses[v] == 1
     }
-    terms_of: dict[Value, list[Value]] = {}  # by the new value of a sum inside a chain
+    terms_of: dict[Value, list[tuple[Value, Value]]] = {}  # new and old, by the new value of a sum inside a chain
 
     def rule(node: Node, inputs: tuple[Value, ...]) -> list[Value] | None:
         if node.name != "add":
             return None
-        terms = [term for v in inputs for term in terms_of.get(v, [v])]
-        by_level = [[v for v in terms if depends_on(v, level) == found] for found in (PARAMS, INPUTS, CARRY)]
-        if len(terms) > 2 and by_level[CARRY] and len(by_level[CARRY]) < len(terms):
-            sums = [_sum(group, node, build) for group in by_level if group]
+        pairs = zip(inputs, node.inputs, strict=True)
+        terms = [term for new, old in pairs for term in terms_of.get(new, [(new, old)])]
+        ranks = [_rank(old, node, level, own) for _, old in terms]
+        if len(terms) > 2 and max(ranks) >= CARRY and len(set(ranks)) > 1:
+            groups = [[v for (v, _), r in zip(terms, ranks, strict=True) if r == rank] for rank in sorted(set(ranks))]
+            sums = [_sum(group, node, build) for group in groups]
             late = sums.pop()
             new = _sum([late, *sums], node, build)
         else:
@@ -156,7 +184,7 @@ def _sum(terms: Sequence[Value], like: Node, build: Builder) -> Value:
     return total
 
 
-def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder) -> list[Value]:
+def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder, own: Own) -> list[Value]:
     """Each cut of a sum (or any elementwise result) moved to its operands, where nothing else reads the whole."""
     whole = _read_whole(values)
 
@@ -166,7 +194,8 @@ def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder)
             return False
         if depends_on(value, level) < CARRY:
             return biased_product(node, level)
-        return any(depends_on(v, level) == INPUTS and v.shape == value.shape for v in node.inputs)
+        ranks = [(v, _rank(v, node, level, own)) for v in node.inputs if v.shape == value.shape]
+        return any(rank == INPUTS or (rank == CARRY and products(v.node)) for v, rank in ranks)
 
     @cache
     def worth(value: Value) -> bool:

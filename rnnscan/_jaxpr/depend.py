@@ -7,13 +7,13 @@ layers) there is a loop for each, with the products between them. This is loop d
 it (Allen & Kennedy 1987), with `lax.scan` for the loops that are left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .algebra import CARRY, INPUTS, PARAMS, products
+from .algebra import CARRY, INPUTS, PARAMS, Own, products
 from .graph import Node, Value, in_order, is_literal, number
 
 
@@ -116,6 +116,26 @@ def arrange(step: Step, pinned: dict[Node, str], sink: bool = True) -> Arrangeme
     return Arrangement(step, loops, kinds, level, pinned)
 
 
+def circles(step: Step) -> Callable[[Sequence[Value]], Own] | None:
+    """For operations that make this step's roots, however they are written: which values lie on a circle with their
+    readers, so that both are in one loop. None where there is one circle at most."""
+
+    def reach(values: Sequence[Value]) -> _Reach:
+        written = step.with_roots(values)
+        kinds, level = carry_kinds(written, {})
+        nodes = [n for n in in_order(written.roots) if n.primitive is not None and level[n.done] == CARRY]
+        return _Reach(written, [i for i, kind in enumerate(kinds) if kind == "carried"], nodes, set())
+
+    if len(reach(step.roots).groups()) < 2:
+        return None
+
+    def of(values: Sequence[Value]) -> Own:
+        found = reach(values)
+        return lambda node, value: not found.circle(node) or bool(found.circle(node) & found.leaves_of(value))
+
+    return of
+
+
 class _Reach:
     """What reaches what through any number of steps; a set of leaves of the carry is the bits of an int.
 
@@ -124,7 +144,7 @@ class _Reach:
 
     def __init__(self, step: Step, leaves: list[int], nodes: list[Node], tied: set[Node]):
         self.leaves, self.nodes, self.hub = leaves, nodes, 1 << len(step.carry)
-        bit = {step.carry[i]: 1 << i for i in leaves}
+        self.bit = bit = {step.carry[i]: 1 << i for i in leaves}
         up: dict[Node, int] = {}  # the leaves that a node depends on within one step
         down = dict.fromkeys(nodes, 0)  # the leaves that depend on it
         known = set(nodes)
@@ -156,6 +176,14 @@ class _Reach:
         self.targets = {i: sum(1 << j for j in feeds if self.sources[j] >> i & 1) for i in feeds}
         self.before = {n: up[n] | _union(self.sources, up[n]) for n in nodes}
         self.after = {n: down[n] | _union(self.targets, down[n]) for n in nodes}
+
+    def circle(self, node: Node) -> int:
+        """The leaves on a circle with a node, 0 where it is on none."""
+        return self.before.get(node, 0) & self.after.get(node, 0)
+
+    def leaves_of(self, value: Value) -> int:
+        """The leaves that a value is, or depends on."""
+        return self.bit.get(value, 0) | self.before.get(value.node, 0)
 
     def groups(self) -> list[int]:
         """The circles, as sets of leaves that reach each other, each after those that reach it."""

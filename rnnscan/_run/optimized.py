@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import _tree
-from .._jaxpr.algebra import ELEMENTWISE, PARAMS, products, simplify
-from .._jaxpr.depend import Step, arrange, carry_kinds
+from .._jaxpr.algebra import ELEMENTWISE, PARAMS, in_one_loop, products, simplify
+from .._jaxpr.depend import Step, arrange, carry_kinds, circles
 from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
 from .._jaxpr.schedule import Schedule, schedule
 from .._jaxpr.trace import Traced
@@ -54,7 +54,9 @@ def take_apart(traced: Traced, wanted: tuple[str, ...]) -> Schedule | None:
     if not any(products(node) and level[node.done] > PARAMS for node in in_order(step.roots)):
         return None
     hoist = "hoist" in wanted
-    step = step.with_roots(simplify(step.roots, level, build, "split" in wanted, hoist))
+    several = circles(step) if "sink" in wanted else None
+    loops = in_one_loop if several is None or must_stay(step, level, hoist) else several
+    step = step.with_roots(simplify(step.roots, level, build, "split" in wanted, hoist, loops))
     _, level = carry_kinds(step, {})
     arrangement = arrange(step, must_stay(step, level, hoist), "sink" in wanted)
     return schedule(arrangement, "weight_grads" in wanted)
