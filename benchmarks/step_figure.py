@@ -55,7 +55,7 @@ def draw(record: Path, path: Path, dtype: str = "float32") -> None:
     ticks = [2.0**p for p in powers if p % (1 + len(powers) // 7) == 0]
     if len(powers) < 4:
         ticks = [t for t in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6) if low <= t <= high]
-    axes.flat[0].set_xticks(ticks, [f"{t:.3g}x" for t in ticks])
+    axes.flat[0].set_xticks(ticks, [f"{t:.3g}x" if t >= 0.4 else f"1/{1 / t:.0f}" for t in ticks])
     axes.flat[0].minorticks_off()
     axes.flat[0].set_yticks(range(len(shapes) + 1), [*(shape_label(s) for s in shapes), "mean of seven"])
     axes.flat[0].set_ylim(len(shapes) + 0.6, -0.6)

@@ -107,6 +107,16 @@ def test_layers_run_one_after_another_with_a_product_between():
     assert plan.loops == 2
 
 
+def test_weights_that_a_cell_closes_over_are_called_so():
+    cell = lambda _, h, x: (jnp.tanh(x @ W["w_x"] + h @ W["w_h"]),) * 2
+    plan = rs.explain(cell, None, H_0, XS)
+    shape = lambda name: str(W[name].shape)
+    assert dict(products(plan)) == {
+        "before the loop": f"x ({ROWS}, {IN}) @ closed-over {shape('w_x')}",
+        "loop": f"carry ({ROWS}, {HIDDEN}) @ closed-over {shape('w_h')}",
+    }
+
+
 def test_a_map_has_no_loop():
     plan = rs.explain(lambda params, _, x: (None, jnp.tanh(x @ params["w_x"])), W, None, XS)
     assert {group.where for group in plan.groups} == {"all steps"}
