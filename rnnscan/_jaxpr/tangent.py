@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .algebra import CARRY, INPUTS, PARAMS, depends_on
+from .cost import inner_jaxprs
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
 from .keep import LoopStep, is_small, sole_source, what_to_keep
 from .linear import Linear, collapsed
-from .many import apply_many, evaluate_many, one_step_late, repeated
+from .many import apply_many, evaluate_many, moves, one_step_late, repeated
 from .schedule import Section
 
 
@@ -78,7 +80,25 @@ def _tapped(out: jax.Array, tap: jax.Array) -> jax.Array:
 @_tapped.defjvp
 def _tapped_rule(primals: Any, tangents: Any) -> Any:
     (out, _), (d_out, d_tap) = primals, tangents
-    return out, d_out + d_tap
+    return out, lax.add(d_out, d_tap)
+
+
+def _apart(node: Node, args: Arrays) -> Arrays:
+    """What a node computes, with its tangents in operations of their own: one `cond` or one inner loop would compute
+    values and tangents together."""
+
+    @jax.custom_jvp
+    def run(*args: Any) -> Arrays:
+        return apply(node, args)
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        which = [moves(d) for d in tangents]
+        of_moving = lambda *moving: apply(node, _put(primals, which, iter(moving)))
+        out, tangent = jax.linearize(of_moving, *_pick(primals, which))
+        return out, tangent(*_pick(tangents, which))
+
+    run.defjvp(rule, symbolic_zeros=True)
+    return list(run(*args))
 
 
 class TangentStep:
@@ -110,30 +130,31 @@ class TangentStep:
         self._sort(body.section)
 
     def _trace(self, body: Body, consts: Arrays, state: Arrays, x: Arrays, d_seqs: list[bool]) -> None:
-        """Traces the step and its linearisation into one graph."""
-        traced: list[Any] = []
+        """Traces the step and its tangents into one graph."""
+        counts: tuple[int, ...] = ()
+        taps = [jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in self.tap_values]
+        floats = _pick(state, [is_float(s) for s in state])
+        moving = [*floats, *_pick(x, d_seqs), *taps, *_pick(consts, [v in self.in_loop for v in self.consts])]
 
-        def both(consts: Arrays, state: Arrays, x: Arrays) -> Any:
+        def both(consts: Arrays, state: Arrays, x: Arrays, tangents: Arrays) -> Arrays:
+            nonlocal counts
             step, start = self._as_function(body, consts, state, x, d_seqs)
-            _, function, (new_state, cuts, operands) = jax.linearize(step, *start, has_aux=True)
-            traced.extend([jax.make_jaxpr(function)(*start), (len(new_state), len(cuts), len(operands))])
-            return [*new_state, *cuts, *operands, *traced[0].consts]
+            _, out, (new_state, cuts, operands) = jax.jvp(step, start, tangents, has_aux=True)
+            counts = len(new_state), len(cuts), len(operands)
+            return [*new_state, *cuts, *operands, *out]
 
-        closed = jax.make_jaxpr(both)(consts, state, x)
-        linear, counts = traced
+        closed = jax.make_jaxpr(both)(consts, state, x, moving)
         self.holds_tracers = any(isinstance(c, jax.core.Tracer) for c in closed.consts)
         build = Builder()
         inputs = new_inputs(closed.in_avals)
-        n, m = len(consts), len(consts) + len(state)
-        self.const_inputs, self.state_inputs, self.seq_inputs = inputs[:n], inputs[n:m], inputs[m:]
+        self.const_inputs, self.state_inputs, self.seq_inputs, given = _groups(inputs, map(len, (consts, state, x)))
         self.level = dict.fromkeys(self.const_inputs, PARAMS) | dict.fromkeys(self.state_inputs, CARRY)
         self.level |= dict.fromkeys(self.seq_inputs, INPUTS)
         values = build.graph(closed, inputs, [build.literal(c) for c in closed.consts])
         self.effects = list(build.effects)
-        self.new_state, self.cuts, operands, coefficients = _groups(values, counts)
+        self.new_state, self.cuts, operands, tangents_out = _groups(values, counts)
         rest = iter(operands)
         self.operands = {n: [next(rest) for v in n.inputs if self._varies(v)] for n in self.tapped}
-        given = new_inputs(linear.in_avals)
         last = len(given) - len(self.in_loop)
         self.n_state = sum(v.is_float for v in self.new_state)
         self.d_state, self.d_read, self.d_own = given[: self.n_state], given[self.n_state : last], given[last:]
@@ -143,7 +164,7 @@ class TangentStep:
         self.level |= dict.fromkeys(self.turned_inputs, PARAMS)
         turned = dict(zip(matrices, self.turned_inputs, strict=True))
         start = partial(Linear, [*self.d_state, *self.d_own], self.d_read, build, turned)
-        self.linear, self.d_outputs = collapsed(start, build.graph(linear, given, coefficients))
+        self.linear, self.d_outputs = collapsed(start, tangents_out)
         split = {n.inputs[0].node: n for n in body.nodes() if n.name == "split"} if self.linear.apart else {}
         self.cut_into = {n: [v.shape[-1] for v in split[n].outputs] for n in self.tapped if n in split}
 
@@ -152,21 +173,14 @@ class TangentStep:
     ) -> tuple[Callable[..., Any], Arrays]:
         """The step as a function of what has a tangent: floats of the carry, sequences, taps, constants read in the
         loop; and where these stand."""
-        at_taps: dict[Value, Any] = {}
-
-        def keep(node: Node, args: Arrays) -> Arrays:
-            at_taps.update(zip(node.outputs, out := apply(node, args), strict=True))
-            return out
-
-        body(consts, state, x, keep)
         own = dict(zip(self.consts, consts, strict=True))
-        moves = [is_float(s) for s in state]
-        start = [*_pick(state, moves), *_pick(x, d_seqs), *(at_taps[v] for v in self.tap_values)]
+        floats = [is_float(s) for s in state]
+        taps = [jnp.zeros(v.shape, v.aval.dtype) for v in self.tap_values]
 
-        def step(*d: jax.Array) -> Any:
-            rest = iter(d)
-            here = _put(state, moves, rest), _put(x, d_seqs, rest)
-            taps = {v: next(rest) for v in self.tap_values}
+        def step(*start: jax.Array) -> Any:
+            rest = iter(start)
+            here = _put(state, floats, rest), _put(x, d_seqs, rest)
+            tap_of = {v: next(rest) for v in self.tap_values}
             moved = dict(zip(self.in_loop, rest, strict=True))
             operands: Arrays = []
 
@@ -175,13 +189,13 @@ class TangentStep:
                     args = [moved.get(v, a) for v, a in zip(node.inputs, args, strict=True)]
                 if node in self.tapped:
                     operands.extend(a for v, a in zip(node.inputs, args, strict=True) if self._varies(v))
-                out = apply(node, args)
-                return [_tapped(o, taps[v]) if v in taps else o for v, o in zip(node.outputs, out, strict=True)]
+                out = _apart(node, args) if any(inner_jaxprs(node.params)) else apply(node, args)
+                return [_tapped(o, tap_of[v]) if v in tap_of else o for v, o in zip(node.outputs, out, strict=True)]
 
             new_state, cuts = body(consts, *here, run)
             return [leaf for leaf in [*new_state, *cuts] if is_float(leaf)], (new_state, cuts, operands)
 
-        return step, [*start, *(own[v] for v in self.in_loop)]
+        return step, [*_pick(state, floats), *_pick(x, d_seqs), *taps, *(own[v] for v in self.in_loop)]
 
     def _varies(self, value: Value) -> bool:
         return value not in self.consts and not is_literal(value)
