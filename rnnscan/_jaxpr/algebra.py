@@ -60,8 +60,10 @@ def simplify(
     split: bool,
     hoist: bool,
     circles: Callable[[Sequence[Value]], Own] = in_one_loop,
+    whole: bool = False,
 ) -> list[Value]:
-    """All the rules in turn: the first for `split`, the others for `hoist`; `circles` looks at what each is given."""
+    """All the rules in turn: the first for `split`, the others for `hoist`; `circles` looks at what each is given.
+    Products of inputs stay `whole`, or are cut before the loop."""
     new = list(values)
     if split:
         own = circles(new)
@@ -69,7 +71,7 @@ def simplify(
     if hoist:
         for _ in range(2):  # cutting brings sums together that were apart
             new = _sum_inputs_first(new, level, build, circles(new))
-            new = _cut_early(new, level, build, circles(new))
+            new = _cut_early(new, level, build, circles(new), whole)
     return new
 
 
@@ -184,23 +186,25 @@ def _sum(terms: Sequence[Value], like: Node, build: Builder) -> Value:
     return total
 
 
-def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder, own: Own) -> list[Value]:
-    """Each cut of a sum (or any elementwise result) moved to its operands, where nothing else reads the whole."""
-    whole = _read_whole(values)
+def _cut_early(values: Sequence[Value], level: dict[Value, int], build: Builder, own: Own, whole: bool) -> list[Value]:
+    """Each cut of a sum (or any elementwise result) moved to its operands, where nothing else reads the whole; not of
+    products of inputs, if these stay `whole`."""
+    read_whole = _read_whole(values)
 
     def through(value: Value) -> bool:
         node = value.node
-        if value in whole or node.name not in ELEMENTWISE:
+        if value in read_whole or node.name not in ELEMENTWISE:
             return False
         if depends_on(value, level) < CARRY:
-            return biased_product(node, level)
+            return biased_product(node, level) and not whole
         ranks = [(v, _rank(v, node, level, own)) for v in node.inputs if v.shape == value.shape]
-        return any(rank == INPUTS or (rank == CARRY and products(v.node)) for v, rank in ranks)
+        of_inputs = [v for v, rank in ranks if rank == INPUTS and not (whole and product_of_inputs(v, level))]
+        return bool(of_inputs) or any(rank == CARRY and products(v.node) for v, rank in ranks)
 
     @cache
     def worth(value: Value) -> bool:
         """Whether somewhere up the elementwise operations that nothing else reads an input sequence comes in."""
-        if value in whole or value.node.name not in ELEMENTWISE:
+        if value in read_whole or value.node.name not in ELEMENTWISE:
             return False
         return through(value) or any(worth(v) for v in value.node.inputs if not is_literal(v))
 
@@ -275,6 +279,11 @@ def biased_product(node: Node, level: dict[Value, int]) -> bool:
         return False
     origin = given[0].node
     return products(origin.inputs[0].node if cut_axis(origin) is not None else origin) > 0
+
+
+def product_of_inputs(value: Value, level: dict[Value, int]) -> bool:
+    """Whether a value is a product that depends on no carry, with or without a bias."""
+    return depends_on(value, level) < CARRY and (products(value.node) > 0 or biased_product(value.node, level))
 
 
 def products(node: Node) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .again import Again, again
-from .algebra import CARRY, CHEAP, PARAMS, biased_product, products, rows_by_matrix
+from .algebra import CARRY, CHEAP, PARAMS, biased_product, cut_axis, product_of_inputs, products, rows_by_matrix
 from .depend import Arrangement, Counter, LoopPart, Step
 from .graph import Node, Value, in_order, is_literal, readers
 from .joined import Joined, comes_apart, joined
@@ -69,11 +69,12 @@ class Schedule:
     alone: list[int]  # the carry's leaves that no loop carries: their last values are computed once, at the end
 
 
-def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
+def schedule(arrangement: Arrangement, rule: bool = True, whole: bool = False) -> Schedule:
     """Orders the parts of a step, with each cheap operation on the side of the loop where less is stored.
 
     Gradients of params that a cell rounds to a narrower type are summed in the wide type, so these roundings are done
-    in each piece of time; without the `rule` of `weight_grads`, which sums up a piece at once, in each step.
+    in each piece of time; without the `rule` of `weight_grads`, which sums up a piece at once, in each step. Loops cut
+    what products of inputs give, if these stay `whole`.
     """
     step, level = arrangement.step, arrangement.level
     sections = [_section(part, step) for part in arrangement.loops]
@@ -86,7 +87,7 @@ def schedule(arrangement: Arrangement, rule: bool = True) -> Schedule:
     if not rule:
         for section in sections:
             section.part.nodes.update(narrow)
-    _expand_inside(sections, level)
+    _expand_inside(sections, level, whole)
     made = _Demand(step, arrangement.kinds, level, sections)
     at_end = [v for node in in_order([step.new_carry[i] for i in made.alone]) for v in node.inputs]
     read_by = readers(step.roots)
@@ -161,9 +162,10 @@ def _depends(value: Value, section: Section) -> bool:
     )
 
 
-def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
-    """A sequence that a cheap operation makes larger (a broadcast mask) is made inside the loop, at each step; and a
-    bias is added there, where it costs no way through memory of its own."""
+def _expand_inside(sections: list[Section], level: dict[Value, int], whole: bool) -> None:
+    """A sequence that a cheap operation makes larger (a broadcast mask) is made inside the loop, at each step; a bias
+    is added there, where it costs no way through memory of its own; and what products give is cut, if it stays `whole`.
+    """
     for section in sections:
         changed = True
         while changed:
@@ -172,8 +174,10 @@ def _expand_inside(sections: list[Section], level: dict[Value, int]) -> None:
             for v in section.seqs:
                 given = [u for u in dict.fromkeys(v.node.inputs) if not is_literal(u) and level[u] > PARAMS]
                 new = sum(u.bytes for u in given if u not in section.seqs)
+                cheap = v.node.name in CHEAP and level[v] < CARRY
                 smaller = new < v.bytes and _light_consts(v.node, level)
-                if v.node.name in CHEAP and level[v] < CARRY and (smaller or biased_product(v.node, level)):
+                cuts = whole and cut_axis(v.node) is not None and product_of_inputs(v.node.inputs[0], level)
+                if (cheap and (smaller or biased_product(v.node, level))) or cuts:
                     section.part.nodes.add(v.node)
                     changed = True
                     break

@@ -38,6 +38,13 @@ class _Shared(NamedTuple):
     once: dict[Joined, Arrays]  # matrices for products with the carry and inputs in one
 
 
+class Valued(NamedTuple):
+    """How a run goes of which no derivative is asked for."""
+
+    schedule: Schedule
+    piece: int  # steps
+
+
 @dataclass(frozen=True)
 class Distributed:
     """A schedule with how to run it."""
@@ -48,13 +55,15 @@ class Distributed:
     unroll: int | bool
     rule: bool  # whether the loops have the derivative rule of `weight_grads`
     piece: int  # steps
-    whole: int  # steps a piece where no derivative is asked for
+    without: Valued  # what runs instead where no derivative is asked for
     valued: bool = False  # whether none is
 
     def __call__(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         """`(carry, outputs over time)`; time is the first axis of `inputs`."""
-        if self.rule and (self.piece < self.n_steps or any(s.joined for s in self.schedule.sections)):
-            return computed_by(replace(self, piece=self.whole, valued=True)._run, self._run)(params, carry, inputs)
+        schedule, piece = self.without
+        if self.rule and (self.piece < self.n_steps or any(s.joined for s in schedule.sections)):
+            valued = replace(self, schedule=schedule, piece=piece, valued=True)
+            return computed_by(valued._run, self._run)(params, carry, inputs)
         return self._run(params, carry, inputs)
 
     def _run(self, params: Arrays, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:

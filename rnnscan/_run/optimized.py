@@ -13,7 +13,7 @@ from .._jaxpr.schedule import Schedule, schedule
 from .._jaxpr.trace import Traced
 from .._jaxpr.versions import match_varying
 from .._loop import Loop
-from .distributed import Distributed
+from .distributed import Distributed, Valued
 from .pieces import piece_length, valued_length
 from .sequential import sequential
 
@@ -41,13 +41,18 @@ def prepare(loop: Loop, unroll: int | bool, wanted: tuple[str, ...]) -> tuple[Tr
     taken = take_apart(traced, wanted)
     if taken is None:
         return traced, state, inputs, None
-    lengths = piece_length(taken, loop.n_steps), valued_length(taken, loop.n_steps)
-    made = Distributed(taken, loop.n_steps, loop.reverse, unroll, "weight_grads" in wanted, *lengths)
+    rule, n = "weight_grads" in wanted, loop.n_steps
+    cut, piece, valued = taken, piece_length(taken, n), valued_length(taken, n)
+    if piece < n and rule:
+        taken = take_apart(traced, wanted, whole=True) or taken
+        piece = piece_length(taken, n)
+    made = Distributed(taken, n, loop.reverse, unroll, rule, piece, Valued(cut, valued))
     return traced, state, inputs, made
 
 
-def take_apart(traced: Traced, wanted: tuple[str, ...]) -> Schedule | None:
-    """The parts of a step in their order; None where no rewrite would gain anything."""
+def take_apart(traced: Traced, wanted: tuple[str, ...], whole: bool = False) -> Schedule | None:
+    """The parts of a step in their order; None where no rewrite would gain anything. Products of inputs stay `whole`
+    and are cut by the loop, or are computed part by part."""
     build = Builder()
     step = traced.graph(build)
     _, level = carry_kinds(step, {})
@@ -56,10 +61,10 @@ def take_apart(traced: Traced, wanted: tuple[str, ...]) -> Schedule | None:
     hoist = "hoist" in wanted
     several = circles(step) if "sink" in wanted else None
     loops = in_one_loop if several is None or must_stay(step, level, hoist) else several
-    step = step.with_roots(simplify(step.roots, level, build, "split" in wanted, hoist, loops))
+    step = step.with_roots(simplify(step.roots, level, build, "split" in wanted, hoist, loops, whole))
     _, level = carry_kinds(step, {})
     arrangement = arrange(step, must_stay(step, level, hoist), "sink" in wanted)
-    return schedule(arrangement, "weight_grads" in wanted)
+    return schedule(arrangement, "weight_grads" in wanted, whole)
 
 
 def must_stay(step: Step, level: dict[Any, int], hoist: bool) -> dict[Node, str]:
