@@ -163,8 +163,9 @@ def _names(step: Step, loop: Loop, arrays: Arrays) -> dict[Value, str]:
 
 
 def _short(path: str) -> str:
-    """`w_x` for `['w_x']`, `[0].w_x` for `[0]['w_x']`."""
-    return re.sub(r"\['(\w+)'\]", r".\1", path).removeprefix(".") or "params"
+    """`w_x` for `['w_x']`, `params[0].w_x` for `[0]['w_x']`."""
+    name = re.sub(r"\['(\w+)'\]", r".\1", path).removeprefix(".")
+    return "params" + name if name.startswith("[") else name or "params"
 
 
 def _cost(nodes: list[Node], gradient: Backward | None) -> Cost:

@@ -99,10 +99,10 @@ def test_layers_run_one_after_another_with_a_product_between():
     plan = rs.explain(stack, stack.init(jax.random.key(0)), None, XS)
     assert [where for where, _ in products(plan)] == ["before the loops", "loop 1", "between loops 1 and 2", "loop 2"]
     assert [what.split(" @ ")[1].split()[0] for _, what in products(plan)] == [
-        "[0].w_x",
-        "[0].w_h",
-        "[1].w_x",
-        "[1].w_h",
+        "params[0].w_x",
+        "params[0].w_h",
+        "params[1].w_x",
+        "params[1].w_h",
     ]
     assert plan.loops == 2
 

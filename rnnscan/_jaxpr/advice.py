@@ -81,7 +81,7 @@ def inside(node: Node, names: dict[Value, str]) -> str:
     if node.name == "cond":
         return (
             f"What is inside {what} stays together. `jnp.where` computes both sides, and leaves each of their "
-            "operations where it costs least."
+            "operations where it costs least; or write before it what needs no choice, a product of x above all."
         )
     if node.name in CHECKPOINTS:
         return (

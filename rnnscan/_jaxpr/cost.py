@@ -47,3 +47,11 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
             part = getattr(part, "jaxpr", part)
             if hasattr(part, "eqns"):
                 yield part
+
+
+def holds(jaxpr: Any, names: tuple[str, ...]) -> bool:
+    """Whether an equation of one of these names is in a jaxpr or in what that calls."""
+    return any(
+        equation.primitive.name in names or any(holds(part, names) for part in inner_jaxprs(equation.params))
+        for equation in jaxpr.eqns
+    )

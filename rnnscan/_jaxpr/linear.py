@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .algebra import ELEMENTWISE, rows_by_matrix
+from .cost import holds, inner_jaxprs
 from .graph import Builder, Node, Value, in_order, is_literal, number, rewritten
 
 
@@ -109,7 +110,7 @@ class Linear:
             self.linear.update(node.outputs)
             known = [v for v in node.inputs if v not in self.linear]
             if all(v in self.early for v in node.inputs if v in self.linear) and (
-                node.name in ELEMENTWISE or all(map(_is_constant, known))
+                node.name in ELEMENTWISE or (all(map(_is_constant, known)) and not _has_own_transpose(node))
             ):
                 self.early.update(node.outputs)
 
@@ -241,6 +242,12 @@ def collapsed(make: Callable[[bool], Linear], outputs: Sequence[Value]) -> tuple
         if len(apart.read_for(other)[0]) < n_read:
             return apart, other
     return joined, found
+
+
+def _has_own_transpose(node: Node) -> bool:
+    """Whether a node is, or holds, the tangent of a function with a rule for cotangents: JAX can only transpose it."""
+    name = ("custom_lin",)
+    return node.name in name or any(holds(jaxpr, name) for jaxpr in inner_jaxprs(node.params))
 
 
 def _is_constant(value: Value) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .algebra import CARRY, INPUTS, PARAMS, depends_on
-from .cost import inner_jaxprs
+from .cost import holds, inner_jaxprs
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
 from .keep import LoopStep, is_small, sole_source, what_to_keep
 from .linear import Linear, collapsed
@@ -21,9 +21,8 @@ from .schedule import Section
 
 Arrays = list[Any]
 
-_IN_LOOP = ("cond", "while", "custom_vjp_call", "custom_vjp_call_jaxpr")
-"""What cannot be differentiated for many steps at once: under `vmap` both branches of a `cond` would run, and a
-function with a rule for cotangents has none for tangents. The gradients of what they read are summed up in the loop."""
+_RULES_FOR_COTANGENTS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
+_IN_LOOP = ("cond", "while", *_RULES_FOR_COTANGENTS)
 
 _SUMS = ("add", "add_any", "sub")
 _LINEAR = ("dot_general", "mul", "conv_general_dilated")
@@ -83,6 +82,13 @@ def _tapped_rule(primals: Any, tangents: Any) -> Any:
     return out, lax.add(d_out, d_tap)
 
 
+def _summed_in_loop(node: Node) -> bool:
+    """Whether the gradients of what a node reads are summed up in the loop, since it cannot be differentiated for many
+    steps at once: under `vmap` both branches of a `cond` would run, and a function with a rule for cotangents has none
+    for tangents, also inside a loop of its own."""
+    return node.name in _IN_LOOP or any(holds(jaxpr, _RULES_FOR_COTANGENTS) for jaxpr in inner_jaxprs(node.params))
+
+
 def _apart(node: Node, args: Arrays) -> Arrays:
     """What a node computes, with its tangents in operations of their own: one `cond` or one inner loop would compute
     values and tangents together."""
@@ -122,8 +128,8 @@ class TangentStep:
         self.consts = body.section.consts
         self.moving = {v for v, moves in zip(self.consts, d_consts, strict=True) if moves}
         reads = [n for n in body.nodes() if self.moving & {*n.inputs} and any(v.is_float for v in n.outputs)]
-        self.tapped = [n for n in reads if n.name not in _IN_LOOP]
-        self.summed = [n for n in reads if n.name in _IN_LOOP]
+        self.summed = [n for n in reads if _summed_in_loop(n)]
+        self.tapped = [n for n in reads if n not in self.summed]
         self.in_loop = [v for v in self.consts if v in self.moving and any(v in n.inputs for n in self.summed)]
         self.tap_values = [v for n in self.tapped for v in n.outputs if v.is_float]
         self._trace(body, consts, state, [x[0] for x in seqs], d_seqs)
