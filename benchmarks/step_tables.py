@@ -19,6 +19,7 @@ from .step_report import (
     seven,
     timed,
     times_plain,
+    value_of,
     verdict_text,
     verdicts,
 )
@@ -34,6 +35,11 @@ CELL_NAMES = {
     "leaky": "user's cell: leaky integrator, two layers, softmax", "norm-gru": "user's cell: layer-norm GRU",
 }  # fmt: skip
 JOB_NAMES = {"train": "training step", "train_dx": "training step with dx", "forward": "forward"}
+ABOUT_FLOOR = (
+    "A training step is the products of both loops, those with x and the gradients of both matrices; the share is what "
+    "part of rnnscan's time these take by themselves. Where it is over 1, one product for all steps writes more than "
+    "fits into the cache, and is slower than the same product piece by piece."
+)
 Table = list[Sequence[str]]
 
 
@@ -50,6 +56,10 @@ def number(value: float | None, unit: str = "x") -> str:
     return "-" if value is None else f"{value:.2f}{unit}"
 
 
+def mebibytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:.1f}" if size >= 10 << 20 else f"{size / 2**20:.2g}"
+
+
 def milliseconds(block: dict[str, Any], name: str) -> str:
     return f"{1e3 * block['contenders'][name]['seconds']['median']:.4g}" if timed(block, name) else "-"
 
@@ -64,6 +74,28 @@ def verdict_table(record: dict[str, Any], dtype: str = "float32") -> str:
         "than torch",
     )
     return table(head, [(target.name, *(text(target, column) for column in COLUMNS)) for target in TARGETS])
+
+
+def beyond_targets(record: dict[str, Any], dtype: str = "float32") -> str:
+    """The mean and the worst block of every job, over all cells that a column has and all eight shapes."""
+    columns = {"peer": LIBRARY, "users": LIBRARY + USERS, "torch": LIBRARY}
+    rows: Table = []
+    for job, job_name in JOB_NAMES.items():
+        found = {
+            column: [(v, b) for b in blocks(record, job, dtype, cells) if (v := value_of(b, job, column)) is not None]
+            for column, cells in columns.items()
+        }
+        slowest = {column: min(pairs, key=lambda pair: pair[0], default=None) for column, pairs in found.items()}
+        worst = [f"{w[0]:.2f}x {w[1]['cell']} ({shape_text(w[1])})" if w else "-" for w in slowest.values()]
+        rows.append((f"{job_name}, geometric mean", *(number(geomean(v for v, _ in p)) for p in found.values())))
+        rows.append((f"{job_name}, worst", *worst))
+    head = (
+        "rnnscan is ... times faster",
+        "than the fastest JAX peer",
+        "than plain lax.scan, all six cells",
+        "than torch",
+    )
+    return table(head, rows)
 
 
 def cell_table(record: dict[str, Any], job: str, cell: str, dtype: str) -> str:
@@ -114,16 +146,15 @@ def everyone_table(record: dict[str, Any], job: str, cell: str, dtype: str) -> s
     return table(("ms (times rnnscan's)", *map(shape_text, chosen), "mean of seven"), rows)
 
 
-def compile_table(record: dict[str, Any], cell: str, dtype: str) -> str:
-    """One row a contender: seconds to trace and compile a training step, and MiB of temporaries."""
-    chosen = blocks(record, "train", dtype, (cell,))
+def compile_table(record: dict[str, Any], job: str, cell: str, dtype: str) -> str:
+    """One row a contender: seconds to trace and compile, and MiB of temporaries."""
+    chosen = blocks(record, job, dtype, (cell,))
 
     def text(block: dict[str, Any], name: str) -> str:
         found = block["contenders"].get(name, {})
         if not timed(block, name) or "compile_s" not in found:
             return "-"
-        memory = "-" if found["temp_bytes"] is None else f"{found['temp_bytes'] / 2**20:.1f}"
-        return f"{timing.spread(found['compile_s'])['median']:.2f} s, {memory} MiB"
+        return f"{timing.spread(found['compile_s'])['median']:.2f} s, {mebibytes(found['temp_bytes'])} MiB"
 
     present = [name for name in NAMES if name != "torch" and any(timed(b, name) for b in chosen)]
     return table(("", *map(shape_text, chosen)), [(NAMES[n], *(text(b, n) for b in chosen)) for n in present])
@@ -216,14 +247,14 @@ def markdown(record: dict[str, Any]) -> str:
     parts = ["# step_time", method(record)]
     for dtype in sorted({b["dtype"] for b in record["blocks"]}, reverse=True):
         parts += [f"## Targets, {dtype}", verdict_table(record, dtype), same_cells(record, dtype)]
+        parts += ["What has no target, over all eight shapes:", beyond_targets(record, dtype)]
         present = [c for c in LIBRARY + USERS if any(b["cell"] == c and b["dtype"] == dtype for b in record["blocks"])]
         for job, job_name in JOB_NAMES.items():
             shown = [cell for cell in present if blocks(record, job, dtype, (cell,))]
             for cell in shown:
                 parts += [f"## {CELL_NAMES[cell]}: {job_name}, {dtype}", cell_table(record, job, cell, dtype)]
                 parts += [everyone_table(record, job, cell, dtype)]
-                if job == "train":
-                    parts += ["Tracing and compiling, and temporaries:", compile_table(record, cell, dtype)]
+                parts += ["Tracing and compiling, and temporaries:", compile_table(record, job, cell, dtype)]
         if any(f["dtype"] == dtype for f in record["floors"]):
-            parts += [f"## The measured floor: the products alone, {dtype}", floor_table(record, dtype)]
+            parts += [f"## The measured floor: the products alone, {dtype}", ABOUT_FLOOR, floor_table(record, dtype)]
     return "\n\n".join([*parts, "## Contenders", "\n".join(notes(record))]) + "\n"

@@ -258,6 +258,7 @@ def test_a_long_run_goes_in_pieces_which_alone_sum_up_gradients():
     assert outer.products == 4 and [loop.products for loop in outer.inner] == [1]
     forward, backward = loops(training(run), params, xs, carry)
     assert [loop.products for loop in (*forward.inner, *backward.inner)] == [1, 1]
+    assert (forward.products, backward.products) == (1, 2)  # x's, of all gates; and the gradients of both matrices
     weights = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert sorted(backward.weight_shaped(params)) == sorted(weights) and not forward.weight_shaped(params)
     check([*forward.inner, *backward.inner], 2, params)
@@ -356,3 +357,21 @@ def test_the_count_sees_what_lax_scan_leaves_in_the_loop():
     (outer,) = loops(nested, params, carry, XS)
     assert (outer.products, outer.depth) == (0, 0)
     assert [(loop.products, loop.depth) for loop in outer.inner] == [(2, 1)]
+
+
+@pytest.mark.parametrize("optimize", [True, ("hoist", "weight_grads"), ("weight_grads",)], ids=str)
+def test_products_for_the_last_step_and_for_every_step_have_their_own_operands(optimize):
+    """One leaf of the carry is read after the scan alone, so that its product is of the last step; y's is of each."""
+
+    def step(params, carry, x):
+        h, _ = carry
+        h = jnp.tanh(x @ params["w_x"] + h @ params["w_h"])
+        return (h, jnp.tanh((h + 1) @ params["w_last"])), (2 * h) @ params["w_y"]
+
+    params = matrices(w_x=(IN, HIDDEN), w_h=(HIDDEN, HIDDEN), w_last=(HIDDEN, HIDDEN), w_y=(HIDDEN, HIDDEN))
+
+    def loss(params, **how):
+        (_, last), ys = rs.scan(step, params, (H_0, H_0), XS, **how)
+        return jnp.sum(jnp.cos(last)) + jnp.sum(jnp.sin(ys))
+
+    assert_close(*(jax.grad(loss)(params, **how) for how in ({"optimize": optimize}, {"method": "reference"})))

@@ -35,6 +35,13 @@ CHEAP = frozenset(
 )
 
 
+CHANGE_SHAPE = frozenset(
+    """argmax argmin broadcast_in_dim concatenate dynamic_slice expand_dims gather iota pad reduce_and reduce_max
+    reduce_min reduce_or reduce_prod reduce_sum reshape rev slice split squeeze transpose""".split()
+)
+"""With the elementwise ones, the operations that are cheap beside a product and run for many steps as for one."""
+
+
 Own = Callable[[Node, Value], bool]
 """Whether a value that a node reads, and that depends on the carry, must be in the loop of the node."""
 

@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .algebra import CHEAP, ELEMENTWISE, PARAMS, products
+from .algebra import CHANGE_SHAPE, CHEAP, ELEMENTWISE, PARAMS, products
 from .graph import Node, Value, in_order, is_literal
 
 
-_AGAIN = ELEMENTWISE | frozenset(
-    """argmax argmin broadcast_in_dim concatenate custom_jvp_call dynamic_slice expand_dims gather iota pad reduce_and
-    reduce_max reduce_min reduce_or reduce_prod reduce_sum reshape rev slice split squeeze transpose pvary""".split()
-)
+_AGAIN = ELEMENTWISE | CHANGE_SHAPE | {"custom_jvp_call", "pvary"}
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 

@@ -188,18 +188,19 @@ class TangentStep:
             here = _put(state, floats, rest), _put(x, d_seqs, rest)
             tap_of = {v: next(rest) for v in self.tap_values}
             moved = dict(zip(self.in_loop, rest, strict=True))
-            operands: Arrays = []
+            operands: dict[Node, Arrays] = {}
 
             def run(node: Node, args: Arrays) -> Arrays:
                 if node in self.summed:
                     args = [moved.get(v, a) for v, a in zip(node.inputs, args, strict=True)]
                 if node in self.tapped:
-                    operands.extend(a for v, a in zip(node.inputs, args, strict=True) if self._varies(v))
+                    operands[node] = [a for v, a in zip(node.inputs, args, strict=True) if self._varies(v)]
                 out = _apart(node, args) if any(inner_jaxprs(node.params)) else apply(node, args)
                 return [_tapped(o, tap_of[v]) if v in tap_of else o for v, o in zip(node.outputs, out, strict=True)]
 
             new_state, cuts = body(consts, *here, run)
-            return [leaf for leaf in [*new_state, *cuts] if is_float(leaf)], (new_state, cuts, operands)
+            of_taps = [a for node in self.tapped for a in operands[node]]
+            return [leaf for leaf in [*new_state, *cuts] if is_float(leaf)], (new_state, cuts, of_taps)
 
         return step, [*_pick(state, floats), *_pick(x, d_seqs), *taps, *(own[v] for v in self.in_loop)]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import _tree
-from .._jaxpr.algebra import ELEMENTWISE, PARAMS, in_one_loop, products, simplify
+from .._jaxpr.algebra import CHANGE_SHAPE, ELEMENTWISE, PARAMS, in_one_loop, products, simplify
 from .._jaxpr.depend import Step, arrange, carry_kinds, circles
 from .._jaxpr.graph import Builder, Node, apply, in_order, is_literal, number
 from .._jaxpr.schedule import Schedule, schedule
@@ -84,7 +84,7 @@ def must_stay(step: Step, level: dict[Any, int], hoist: bool) -> dict[Node, str]
 def _reason(node: Node, level: dict[Any, int]) -> str | None:
     if node.effects:
         return "it has an effect"
-    if level[node.done] == PARAMS or node.name in ELEMENTWISE or products(node):
+    if level[node.done] == PARAMS or node.name in ELEMENTWISE | CHANGE_SHAPE or products(node):
         return None
     if node.name == "while":
         return "it is a loop of unknown length"
