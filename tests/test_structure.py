@@ -258,7 +258,7 @@ def test_a_long_run_goes_in_pieces_which_alone_sum_up_gradients():
     assert outer.products == 4 and [loop.products for loop in outer.inner] == [1]
     forward, backward = loops(training(run), params, xs, carry)
     assert [loop.products for loop in (*forward.inner, *backward.inner)] == [1, 1]
-    assert (forward.products, backward.products) == (1, 2)  # x's, of all gates; and the gradients of both matrices
+    assert (forward.products, backward.products) == (1, 3)  # x's, of all gates; gradients of both matrices and of x
     weights = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert sorted(backward.weight_shaped(params)) == sorted(weights) and not forward.weight_shaped(params)
     check([*forward.inner, *backward.inner], 2, params)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend import core
 
 from .cost import inner_jaxprs
-from .versions import vary_alike
+from .versions import vary_alike, vary_over
 
 
 class Context(NamedTuple):
@@ -88,7 +88,7 @@ def _traced(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
     key = None
     if getattr(function, "__module__", "") == "jax.lax" and not any(np.ndim(g) for g in given if not _is_type(g)):
         kinds = tuple((g.shape, g.dtype) if _is_type(g) else (repr(g), jax.typeof(g)) for g in given)
-        key = function, kinds, jax.config.read("jax_enable_x64")
+        key = function, kinds, jax.config.read("jax_enable_x64"), jax.sharding.get_abstract_mesh()
     found = _SEEN.get(key)
     if found is None:
         shapes = [g for g in given if _is_type(g)]
@@ -220,6 +220,8 @@ def _key(primitive: Any, inputs: tuple[Value, ...], params: dict[str, Any]) -> A
 
 def apply(node: Node, args: Sequence[Any]) -> list[Any]:
     """What a node computes from these arrays."""
+    if node.name == "pvary":
+        return [vary_over(args[0], node.params["axes"])]
     params = node.primitive.get_bind_params(node.params)
     if len(args) > 1 and not any(inner_jaxprs(node.params)):
         args = vary_alike(list(args))

@@ -8,28 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .algebra import CARRY, INPUTS, PARAMS, depends_on
-from .cost import holds, inner_jaxprs
+from .cost import inner_jaxprs
 from .graph import Builder, Node, Value, apply, evaluate, in_order, is_literal, new_inputs, number
 from .keep import LoopStep, is_small, sole_source, what_to_keep
 from .linear import Linear, collapsed
-from .many import apply_many, evaluate_many, moves, one_step_late, repeated
+from .many import evaluate_many, one_step_late, repeated
 from .schedule import Section
+from .taps import apart, is_float, pick, put, summed_in_loop, tangent_for_all, tapped
 
 
 Arrays = list[Any]
 
-_RULES_FOR_COTANGENTS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
-_IN_LOOP = ("cond", "while", *_RULES_FOR_COTANGENTS)
-
 _SUMS = ("add", "add_any", "sub")
-_LINEAR = ("dot_general", "mul", "conv_general_dilated")
-
-
-def is_float(x: Any) -> bool:
-    return bool(jnp.issubdtype(x.dtype, jnp.inexact))
 
 
 @dataclass(frozen=True)
@@ -69,44 +61,6 @@ class Body:
         return [n for n in in_order(s.roots, lambda v: not s.inside(v)) if n in s.part.nodes]
 
 
-@jax.custom_jvp
-def _tapped(out: jax.Array, tap: jax.Array) -> jax.Array:
-    """`out`, with the tangent of `tap` added to its own."""
-    del tap
-    return out
-
-
-@_tapped.defjvp
-def _tapped_rule(primals: Any, tangents: Any) -> Any:
-    (out, _), (d_out, d_tap) = primals, tangents
-    return out, lax.add(d_out, d_tap)
-
-
-def _summed_in_loop(node: Node) -> bool:
-    """Whether the gradients of what a node reads are summed up in the loop, since it cannot be differentiated for many
-    steps at once: under `vmap` both branches of a `cond` would run, and a function with a rule for cotangents has none
-    for tangents, also inside a loop of its own."""
-    return node.name in _IN_LOOP or any(holds(jaxpr, _RULES_FOR_COTANGENTS) for jaxpr in inner_jaxprs(node.params))
-
-
-def _apart(node: Node, args: Arrays) -> Arrays:
-    """What a node computes, with its tangents in operations of their own: one `cond` or one inner loop would compute
-    values and tangents together."""
-
-    @jax.custom_jvp
-    def run(*args: Any) -> Arrays:
-        return apply(node, args)
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        which = [moves(d) for d in tangents]
-        of_moving = lambda *moving: apply(node, _put(primals, which, iter(moving)))
-        out, tangent = jax.linearize(of_moving, *_pick(primals, which))
-        return out, tangent(*_pick(tangents, which))
-
-    run.defjvp(rule, symbolic_zeros=True)
-    return list(run(*args))
-
-
 class TangentStep:
     """`values` is the step with what its derivative needs; `tangents` is the step of the tangent loop."""
 
@@ -128,7 +82,7 @@ class TangentStep:
         self.consts = body.section.consts
         self.moving = {v for v, moves in zip(self.consts, d_consts, strict=True) if moves}
         reads = [n for n in body.nodes() if self.moving & {*n.inputs} and any(v.is_float for v in n.outputs)]
-        self.summed = [n for n in reads if _summed_in_loop(n)]
+        self.summed = [n for n in reads if summed_in_loop(n)]
         self.tapped = [n for n in reads if n not in self.summed]
         self.in_loop = [v for v in self.consts if v in self.moving and any(v in n.inputs for n in self.summed)]
         self.tap_values = [v for n in self.tapped for v in n.outputs if v.is_float]
@@ -139,8 +93,8 @@ class TangentStep:
         """Traces the step and its tangents into one graph."""
         counts: tuple[int, ...] = ()
         taps = [jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in self.tap_values]
-        floats = _pick(state, [is_float(s) for s in state])
-        moving = [*floats, *_pick(x, d_seqs), *taps, *_pick(consts, [v in self.in_loop for v in self.consts])]
+        floats = pick(state, [is_float(s) for s in state])
+        moving = [*floats, *pick(x, d_seqs), *taps, *pick(consts, [v in self.in_loop for v in self.consts])]
 
         def both(consts: Arrays, state: Arrays, x: Arrays, tangents: Arrays) -> Arrays:
             nonlocal counts
@@ -185,7 +139,7 @@ class TangentStep:
 
         def step(*start: jax.Array) -> Any:
             rest = iter(start)
-            here = _put(state, floats, rest), _put(x, d_seqs, rest)
+            here = put(state, floats, rest), put(x, d_seqs, rest)
             tap_of = {v: next(rest) for v in self.tap_values}
             moved = dict(zip(self.in_loop, rest, strict=True))
             operands: dict[Node, Arrays] = {}
@@ -195,14 +149,14 @@ class TangentStep:
                     args = [moved.get(v, a) for v, a in zip(node.inputs, args, strict=True)]
                 if node in self.tapped:
                     operands[node] = [a for v, a in zip(node.inputs, args, strict=True) if self._varies(v)]
-                out = _apart(node, args) if any(inner_jaxprs(node.params)) else apply(node, args)
-                return [_tapped(o, tap_of[v]) if v in tap_of else o for v, o in zip(node.outputs, out, strict=True)]
+                out = apart(node, args) if any(inner_jaxprs(node.params)) else apply(node, args)
+                return [tapped(o, tap_of[v]) if v in tap_of else o for v, o in zip(node.outputs, out, strict=True)]
 
             new_state, cuts = body(consts, *here, run)
             of_taps = [a for node in self.tapped for a in operands[node]]
             return [leaf for leaf in [*new_state, *cuts] if is_float(leaf)], (new_state, cuts, of_taps)
 
-        return step, [*_pick(state, floats), *_pick(x, d_seqs), *taps, *(own[v] for v in self.in_loop)]
+        return step, [*pick(state, floats), *pick(x, d_seqs), *taps, *(own[v] for v in self.in_loop)]
 
     def _varies(self, value: Value) -> bool:
         return value not in self.consts and not is_literal(value)
@@ -266,7 +220,7 @@ class TangentStep:
                 found.append(repeated(d, n_steps, node.outputs[0].shape, self.cut_into.get(node, ())))
                 continue
             args = [number(v) if is_literal(v) else fixed[v] if v in fixed else over_time[v] for v in values]
-            found.extend(_tap(node, args, [v in over_time for v in values], moving))
+            found.extend(tangent_for_all(node, args, [v in over_time for v in values], moving))
         return found
 
     def sum_early(self, d_seqs: Arrays, taps: Arrays, fixed: dict[Value, Any], over_time: dict[Value, Any]) -> Arrays:
@@ -286,34 +240,7 @@ class TangentStep:
         return found[: self.n_state], found[self.n_state :]
 
 
-def _tap(node: Node, args: Arrays, over_time: list[bool], moving: dict[int, Any]) -> Arrays:
-    """The tangent of a node's outputs for all steps, where these of its arguments move and nothing else does."""
-    if node.name in _LINEAR and len(moving) == 1:
-        ((i, d),) = moving.items()
-        return apply_many(node, [d if j == i else a for j, a in enumerate(args)], over_time)
-    which = [i for i, varies in enumerate(over_time) if varies]
-
-    def one(*varying: Any) -> Arrays:
-        given = dict(zip(which, varying, strict=True))
-
-        def function(*own: Any) -> Arrays:
-            moved = given | dict(zip(moving, own, strict=True))
-            return [o for o in apply(node, [moved.get(i, a) for i, a in enumerate(args)]) if is_float(o)]
-
-        return jax.jvp(function, tuple(args[i] for i in moving), tuple(moving.values()))[1]
-
-    return jax.vmap(one)(*(args[i] for i in which))
-
-
 def _groups(values: Sequence[Any], counts: Iterable[int]) -> Iterator[list[Any]]:
     """Slices of these lengths, and the rest."""
     ends = [0, *(int(n) for n in np.cumsum(list(counts))), None]
     return iter([list(values[a:b]) for a, b in zip(ends, ends[1:], strict=False)])
-
-
-def _pick(values: Sequence[Any], which: Sequence[bool]) -> list[Any]:
-    return [v for v, chosen in zip(values, which, strict=True) if chosen]
-
-
-def _put(values: Sequence[Any], which: Sequence[bool], new: Any) -> list[Any]:
-    return [next(new) if chosen else v for v, chosen in zip(values, which, strict=True)]

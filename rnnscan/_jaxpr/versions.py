@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -44,6 +44,12 @@ def vary_alike(args: list[Any]) -> list[Any]:
     return [
         jax.lax.pcast(jnp.asarray(a), tuple(m), to="varying") if m else a for a, m in zip(args, missing, strict=True)
     ]
+
+
+def vary_over(x: Any, axes: Iterable[str]) -> Any:
+    """`x` marked as varying over these mesh axes as well; JAX refuses to mark it over one over which it does."""
+    missing = tuple(axis for axis in axes if axis not in _varying(jax.typeof(x)))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def match_varying(step: Callable[[Any, Any], Any], state: Any, inputs: Any) -> Any:
