@@ -49,9 +49,13 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
                 yield part
 
 
-def holds(jaxpr: Any, names: tuple[str, ...]) -> bool:
-    """Whether an equation of one of these names is in a jaxpr or in what that calls."""
+def is_or_holds(operation: Any, names: tuple[str, ...]) -> bool:
+    """Whether an operation, a node with its name and params, is of one of these names, or calls one that is."""
+    return operation.name in names or any(_holds(jaxpr, names) for jaxpr in inner_jaxprs(operation.params))
+
+
+def _holds(jaxpr: Any, names: tuple[str, ...]) -> bool:
     return any(
-        equation.primitive.name in names or any(holds(part, names) for part in inner_jaxprs(equation.params))
+        equation.primitive.name in names or any(_holds(part, names) for part in inner_jaxprs(equation.params))
         for equation in jaxpr.eqns
     )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .algebra import ELEMENTWISE, rows_by_matrix
-from .cost import holds, inner_jaxprs
+from .cost import is_or_holds
 from .graph import Builder, Node, Value, in_order, is_literal, number, rewritten
 
 
@@ -246,8 +246,7 @@ def collapsed(make: Callable[[bool], Linear], outputs: Sequence[Value]) -> tuple
 
 def _has_own_transpose(node: Node) -> bool:
     """Whether a node is, or holds, the tangent of a function with a rule for cotangents: JAX can only transpose it."""
-    name = ("custom_lin",)
-    return node.name in name or any(holds(jaxpr, name) for jaxpr in inner_jaxprs(node.params))
+    return is_or_holds(node, ("custom_lin",))
 
 
 def _is_constant(value: Value) -> bool:

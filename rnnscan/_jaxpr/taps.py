@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .cost import holds, inner_jaxprs
+from .cost import is_or_holds
 from .graph import Node, apply
 from .many import apply_many, moves
 
@@ -15,7 +15,7 @@ from .many import apply_many, moves
 Arrays = list[Any]
 
 _RULES_FOR_COTANGENTS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
-_IN_LOOP = ("cond", "while", *_RULES_FOR_COTANGENTS)
+_IN_LOOP = ("cond", "while")
 _LINEAR = ("dot_general", "mul", "conv_general_dilated")
 
 
@@ -40,7 +40,7 @@ def summed_in_loop(node: Node) -> bool:
     """Whether the gradients of what a node reads are summed up in the loop, since it cannot be differentiated for many
     steps at once: under `vmap` both branches of a `cond` would run, and a function with a rule for cotangents has none
     for tangents, also inside a loop of its own."""
-    return node.name in _IN_LOOP or any(holds(jaxpr, _RULES_FOR_COTANGENTS) for jaxpr in inner_jaxprs(node.params))
+    return node.name in _IN_LOOP or is_or_holds(node, _RULES_FOR_COTANGENTS)
 
 
 def apart(node: Node, args: Arrays) -> Arrays:
